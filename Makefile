@@ -1,0 +1,57 @@
+# The same few commands on a laptop and in CI. `make serve` and `make test` need nothing done before.
+PYTHON ?= python3.11
+BIN := .venv/bin
+EXTRAS ?= cpu,explain,train,dev
+export BENTOML_DO_NOT_TRACK := True
+export TF_CPP_MIN_LOG_LEVEL := 3
+export WEIGHBRIDGE_HOME ?= .weighbridge
+export BENTOML_HOME ?= $(abspath $(WEIGHBRIDGE_HOME))/bentoml
+
+.PHONY: install serve train demo test test-slow check format bento bench lock clean
+
+install: .venv/.ready
+
+# One resolver run against the lock file; repeated only when either file changes.
+.venv/.ready: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install python3.11 and python3.11-venv, or set PYTHON=" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+train: install
+	$(BIN)/weighbridge train
+
+serve: train
+	$(BIN)/bentoml serve services.gateway:Gateway
+
+demo: train
+	$(BIN)/weighbridge demo
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+check: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bento: train
+	$(BIN)/weighbridge bento
+
+bench: install
+	$(BIN)/python -m bench
+
+# A new lock: resolve the ranges of pyproject.toml in a fresh environment and write down the result.
+lock:
+	rm -rf .venv && $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt && touch .venv/.ready
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info
