@@ -1,0 +1,178 @@
+"""Natural batching: many callers, one session, no timer.
+
+Rule 1: while one batch runs, requests queue; the next batch is everything compatible in the queue,
+up to `max_rows`. Nobody waits for company.
+Rule 2: compatible means equal names, types and trailing shapes; the queue belongs to one artefact,
+so versions and models never meet.
+Rule 3: a request that is bad, cancelled or late fails alone. A batch that fails is run again
+request by request; a cancelled request is dropped from the queue, or its result discarded.
+Rule 4: a full queue refuses at once.
+Boundary: asyncio; the model runs in the one thread that is handed in. Rows are slices, never shared
+writable memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from .errors import DeadlinePassed, ModelFailed, ModelNotReady, Overloaded, RunnerError
+from .model import Model
+from .tensor import Array, Batch
+
+__all__ = ["Answer", "Batcher"]
+
+
+class Answer(NamedTuple):
+    """What one caller gets: its own rows, and where its time went (seconds)."""
+
+    outputs: dict[str, Array]
+    queue_s: float
+    infer_s: float
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    batch: Batch
+    rows: int
+    key: tuple[tuple[str, str, tuple[int, ...]], ...]
+    future: asyncio.Future[Answer]
+    deadline: float | None
+    queued: float
+
+
+class Batcher:
+    """The queue in front of one model."""
+
+    def __init__(
+        self, model: Model, executor: Executor, *, max_rows: int = 64, max_queued_rows: int = 2048
+    ) -> None:
+        """Own the queue of `model`; `executor` has one thread that no other model needs."""
+        self.model = model
+        self._executor = executor
+        self._max_rows = max_rows
+        self._max_queued = max_queued_rows
+        self._queue: deque[_Call] = deque()
+        self._queued_rows = 0
+        self._worker: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def infer(self, batch: Batch, rows: int, *, deadline: float | None = None) -> Answer:
+        """Answer `rows` rows; `deadline` is a time of `time.monotonic()`, in seconds.
+
+        Raises:
+            Overloaded: more than `max_queued_rows` rows would wait.
+            DeadlinePassed: the deadline passed while queued or running.
+            InputInvalid, ModelFailed: this request's own fault, or the model's.
+            ModelNotReady: the model is being unloaded.
+        """
+        if self._closed:
+            raise ModelNotReady(f"model '{self.model.name}' is being unloaded")
+        if self._queued_rows and self._queued_rows + rows > self._max_queued:
+            raise Overloaded(f"model '{self.model.name}' has {self._queued_rows} rows waiting")
+        loop = asyncio.get_running_loop()
+        call = _Call(batch, rows, _key(batch), loop.create_future(), deadline, time.monotonic())
+        self._queue.append(call)
+        self._queued_rows += rows
+        if self._worker is None:
+            self._worker = loop.create_task(self._work())
+        if deadline is None:
+            return await call.future
+        try:
+            async with asyncio.timeout(max(0.0, deadline - call.queued)):
+                return await call.future
+        except TimeoutError as exc:
+            raise DeadlinePassed("the deadline passed before the model answered") from exc
+
+    async def close(self) -> None:
+        """Refuse new requests, answer what is queued, then return."""
+        self._closed = True
+        if self._worker is not None:
+            await asyncio.wait([self._worker])
+
+    async def _work(self) -> None:
+        """Run batches until the queue is empty; every call taken gets an answer or an error."""
+        try:
+            while calls := self._take():
+                await self._run(calls)
+        finally:
+            self._worker = None
+
+    def _take(self) -> list[_Call]:
+        """Take the oldest live call and every compatible one behind it, in order."""
+        taken: list[_Call] = []
+        kept: deque[_Call] = deque()
+        rows, now = 0, time.monotonic()
+        while self._queue:
+            call = self._queue.popleft()
+            if call.future.done():
+                self._queued_rows -= call.rows
+            elif call.deadline is not None and call.deadline <= now:
+                self._queued_rows -= call.rows
+                call.future.set_exception(DeadlinePassed("the deadline passed in the queue"))
+            elif not taken or (call.key == taken[0].key and rows + call.rows <= self._max_rows):
+                taken.append(call)
+                rows += call.rows
+                self._queued_rows -= call.rows
+                if rows >= self._max_rows:
+                    break
+            else:
+                kept.append(call)
+        kept.extend(self._queue)
+        self._queue = kept
+        return taken
+
+    async def _run(self, calls: list[_Call]) -> None:
+        started = time.monotonic()
+        try:
+            outputs = await self._infer(calls)
+        except RunnerError as exc:
+            await self._run_alone(calls, exc)
+            return
+        spent = time.monotonic() - started
+        first = 0
+        for call in calls:
+            last = first + call.rows
+            if not call.future.done():
+                own = {name: data[first:last] for name, data in outputs.items()}
+                call.future.set_result(Answer(own, started - call.queued, spent))
+            first = last
+
+    async def _run_alone(self, calls: list[_Call], error: RunnerError) -> None:
+        """A batch failed: the guilty call fails by itself, its peers are answered."""
+        if len(calls) > 1:
+            for call in calls:
+                if not call.future.done():
+                    await self._run([call])
+        elif not calls[0].future.done():
+            calls[0].future.set_exception(error)
+
+    async def _infer(self, calls: list[_Call]) -> dict[str, Array]:
+        loop = asyncio.get_running_loop()
+        try:
+            batch = _join(calls)
+            outputs = await loop.run_in_executor(self._executor, self.model.infer, batch)
+        except RunnerError:
+            raise
+        except Exception as exc:
+            raise ModelFailed(f"could not run {self.model.name}: {exc!r}") from exc
+        rows = sum(call.rows for call in calls)
+        if any(data.shape[:1] != (rows,) for data in outputs.values()):
+            raise ModelFailed(f"'{self.model.name}' gave outputs whose rows are not the batch's")
+        return outputs
+
+
+def _key(batch: Batch) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+    return tuple((name, data.dtype.str, data.shape[1:]) for name, data in sorted(batch.items()))
+
+
+def _join(calls: list[_Call]) -> Batch:
+    if len(calls) == 1:
+        return calls[0].batch
+    return {name: np.concatenate([call.batch[name] for call in calls]) for name in calls[0].batch}
