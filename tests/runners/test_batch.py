@@ -77,7 +77,9 @@ async def test_what_queued_while_one_ran_is_the_next_batch(model, executor) -> N
     await asyncio.sleep(0)
     model.gate.set()
     answers = await asyncio.gather(first, *rest)
-    assert [a.outputs["y"].tolist() for a in answers] == [[[0.0]]] + [[[2.0 * (i + 99)]] for i in range(1, 30)]
+    assert [a.outputs["y"].tolist() for a in answers] == [[[0.0]]] + [
+        [[2.0 * (i + 99)]] for i in range(1, 30)
+    ]
     assert model.batches == [1, 29]
 
 

@@ -1,0 +1,148 @@
+"""`weighbridge`: everything an operator, a data scientist or a reviewer does from a shell.
+
+Rule: a command prints what it found in plain words and exits 0; a refusal prints one sentence that
+says what to do and exits 1. Heavy packages are imported by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from audit.errors import AuditError
+from audit.keys import Keyring
+from experiments.errors import DefinitionError
+from experiments.plan import load_folder
+from runners.errors import RunnerError
+
+from .cli_audit import audit
+from .settings import settings
+from .wiring import open_registry, registry_signer
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app.add_typer(audit, name="audit")
+console = Console()
+errors = Console(stderr=True)
+
+
+@app.callback()
+def prepare() -> None:
+    """Point BentoML at the home folder of this project."""
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    os.environ.setdefault("BENTOML_HOME", str(settings().bentoml_home))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+
+
+@app.command()
+def train(
+    model: Annotated[str | None, typer.Argument(help="one model; all when left out")] = None,
+    version: Annotated[str | None, typer.Option(help="one version; both when left out")] = None,
+    fast: Annotated[bool, typer.Option(help="seconds instead of minutes, worse models")] = False,
+    force: Annotated[bool, typer.Option(help="train what the registry already holds")] = False,
+) -> None:
+    """Train, evaluate, export and register the reference models."""
+    from runners.reference.train import train_all  # noqa: PLC0415  torch and TensorFlow are slow
+
+    chosen = settings()
+    keyring = Keyring.load_or_create(chosen.keys_dir)
+    made = train_all(
+        open_registry(chosen),
+        chosen.data_dir,
+        models=[model] if model else None,
+        versions=[version] if version else None,
+        fast=fast,
+        force=force,
+        signer=registry_signer(keyring),
+        console=console,
+    )
+    held = f"the registry under {open_registry(chosen).home} holds"
+    console.print(f"trained {len(made)} versions; {held} {_count_held()}")
+
+
+def _count_held() -> int:
+    registry = open_registry(settings())
+    return sum(len(registry.versions(name)) for name in registry.names())
+
+
+@app.command()
+def models() -> None:
+    """List the model versions in the registry, with digests and figures."""
+    registry = open_registry(settings())
+    table = Table("model", "version", "kind", "framework", "digest", "evaluation", box=None)
+    for name in registry.names():
+        for version in registry.versions(name):
+            manifest = registry.manifest(name, version)
+            figures = ", ".join(f"{k} {v}" for k, v in list(manifest.evaluation.items())[:3])
+            table.add_row(
+                name, version, manifest.kind, manifest.framework, manifest.digest[:19], figures
+            )
+    console.print(table)
+
+
+@app.command()
+def experiments(
+    folder: Annotated[Path | None, typer.Argument(help="folder of definitions")] = None,
+) -> None:
+    """Check experiment definitions and show what they assign."""
+    table = Table("experiment", "model", "kind", "epoch", "arms", "version", box=None)
+    for definition in load_folder(folder or settings().definitions).values():
+        arms = ", ".join(f"{a.name}={a.version} ({a.propensity})" for a in definition.arms)
+        table.add_row(
+            definition.name,
+            definition.model,
+            definition.kind,
+            str(definition.epoch),
+            arms,
+            definition.version[:12],
+        )
+    console.print(table)
+
+
+@app.command()
+def report(
+    since: Annotated[str, typer.Option("--from", help="first moment, ISO 8601, UTC")] = "",
+    until: Annotated[str, typer.Option("--to", help="last moment, ISO 8601, UTC")] = "",
+    out: Annotated[Path | None, typer.Option(help="folder for report.html and .json")] = None,
+    examples: Annotated[int, typer.Option(help="worked explanations per model")] = 2,
+) -> None:
+    """Write the audit report of a period as one HTML file and one JSON file."""
+    from .reporting import write_report  # noqa: PLC0415  matplotlib is slow to import
+
+    written = write_report(settings(), since=since, until=until, out=out, examples=examples)
+    for path in written:
+        console.print(f"wrote {path}", soft_wrap=True)
+
+
+@app.command()
+def demo(
+    rows: Annotated[int, typer.Option(help="held-out rows of each data set")] = 120,
+) -> None:
+    """Replay held-out data through a running server, then report and verify."""
+    from .demo import run  # noqa: PLC0415  needs the extra `dev`
+
+    raise typer.Exit(run(settings(), rows=rows, console=console))
+
+
+@app.command()
+def bento() -> None:
+    """Build a bento with the registered models, offline."""
+    from .packaging import build  # noqa: PLC0415
+
+    console.print(f"built {build(settings())}", soft_wrap=True)
+
+
+def main(*args: Any, **options: Any) -> None:
+    """Run a command; refusals are one sentence and exit status 1."""
+    try:
+        app(*args, **options)
+    except (AuditError, RunnerError, DefinitionError, OSError, ValueError) as exc:
+        errors.print(f"weighbridge: {exc}", style="red", soft_wrap=True, markup=False)
+        raise SystemExit(1) from exc

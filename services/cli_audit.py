@@ -1,0 +1,98 @@
+"""`weighbridge audit …`: look at the log, prove a decision, verify everything, from files alone.
+
+Rule: read-only; these commands work while a server writes and after it has gone. `verify` needs the
+public key only, which `audit key` prints.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+
+from audit.errors import NotFound
+from audit.index import Index
+from audit.keys import Keyring
+from audit.prove import prove as make_proof
+from audit.reader import LogReader
+from audit.record import as_mapping
+from audit.verify import verify_log
+
+from .settings import settings
+
+__all__ = ["audit"]
+
+audit = typer.Typer(no_args_is_help=True, help="Read, prove and verify the audit log.")
+console = Console()
+
+Decision = Annotated[str, typer.Argument(help="the decision id of a reply")]
+Log = Annotated[Path | None, typer.Option("--log", help="the log's folder")]
+
+
+def _reader(log: Path | None) -> LogReader:
+    directory = log or settings().log_dir
+    if not directory.is_dir():
+        raise NotFound(f"there is no log in {directory}; start a server, or give --log FOLDER")
+    return LogReader(directory)
+
+
+def _leaf(reader: LogReader, decision: str) -> int:
+    with Index(reader.directory) as index:
+        leaf = index.find(decision)
+    if leaf is None:
+        raise NotFound(f"the log holds no decision {decision}")
+    return leaf
+
+
+@audit.command()
+def key() -> None:
+    """Print the public key that reviewers verify with."""
+    chosen = settings()
+    console.print(
+        str(Keyring.load(chosen.keys_dir).verifier_key(chosen.origin)), soft_wrap=True, markup=False
+    )
+
+
+@audit.command()
+def show(decision: Decision, log: Log = None) -> None:
+    """Print the record of a decision, as it stands in the log."""
+    reader = _reader(log)
+    leaf = _leaf(reader, decision)
+    found = {"leaf": leaf} | dict(as_mapping(reader.entry(leaf).event))
+    console.print_json(orjson.dumps(found).decode())
+
+
+@audit.command()
+def prove(
+    decision: Decision,
+    log: Log = None,
+    out: Annotated[Path | None, typer.Option(help="write the proof to a file")] = None,
+) -> None:
+    """Print a proof (C2SP tlog-proof) that a decision is in the log, with its signed checkpoint."""
+    reader = _reader(log)
+    text = make_proof(reader, _leaf(reader, decision))
+    if out is None:
+        console.print(text, soft_wrap=True, markup=False, highlight=False, end="")
+    else:
+        out.write_text(text, encoding="utf-8")
+        console.print(f"wrote {out}", soft_wrap=True)
+
+
+@audit.command()
+def verify(
+    log: Log = None,
+    public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")] = "",
+    earlier: Annotated[
+        Path | None, typer.Option(help="a checkpoint kept from before: the log must extend it")
+    ] = None,
+) -> None:
+    """Check every byte of the log: frames, tree, signatures, consistency and completeness."""
+    chosen = settings()
+    trusted = public_key or str(Keyring.load(chosen.keys_dir).verifier_key(chosen.origin))
+    before = earlier.read_text(encoding="utf-8") if earlier else None
+    found = verify_log(log or chosen.log_dir, trusted, earlier_checkpoint=before)
+    console.print(found.text(), soft_wrap=True, markup=False, highlight=False)
+    raise typer.Exit(0 if found.ok else 1)

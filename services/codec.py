@@ -1,0 +1,302 @@
+"""Open Inference Protocol over HTTP: bodies to tensors and back, JSON and binary mixed.
+
+Source: OIP v2 HTTP/REST and the binary tensor data extension, as written down in docs/protocol.md.
+Rule 1: Content-Type is never consulted; the header `Inference-Header-Content-Length` alone says
+that binary tensors follow the JSON.
+Rule 2: every byte is accounted for: JSON data has exactly prod(shape) values, binary tensors
+exactly the bytes that are there. Anything else is `BadRequest`.
+Rule 3: a value is never bent: no truncated floats, no wrapped integers, no infinities.
+Boundary: no server types; headers come as values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from runners.errors import InputInvalid
+from runners.tensor import DTYPES, Array, Signature, Tensor, TensorSpec, format_raw, parse_raw
+
+from .faults import BadRequest
+
+__all__ = ["Decoded", "decode", "encode", "parse_json", "to_array"]
+
+_MAX_ELEMENTS = 1 << 28
+_MAX_DIMS = 16
+Parameters = dict[str, str | int | float | bool]
+
+
+class Decoded(NamedTuple):
+    """What one infer body says."""
+
+    request_id: str
+    parameters: Parameters
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...] | None
+    binary: Mapping[str, bool]
+    binary_default: bool
+
+
+def parse_json(body: bytes | memoryview) -> dict[str, Any]:
+    """A JSON object, or `BadRequest`."""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise BadRequest(f"the body is not JSON: {exc}") from exc
+    if not isinstance(found, dict):
+        raise BadRequest("the body must be a JSON object")
+    return found
+
+
+def decode(body: bytes, header_length: str | None, signature: Signature | None) -> Decoded:
+    """Read the body of an infer call.
+
+    Args:
+        body: the whole body, decompressed.
+        header_length: `Inference-Header-Content-Length` as sent, or None.
+        signature: the model's, for a raw body (header value 0); None when the model is unknown.
+
+    Raises:
+        BadRequest: the message does not follow the protocol.
+    """
+    size = _header_length(header_length, len(body))
+    if size == 0 and header_length is not None:
+        return _raw_body(body, signature)
+    head = parse_json(memoryview(body)[:size])
+    tail = memoryview(body)[size:]
+    listed = head.get("inputs")
+    if not isinstance(listed, list) or not listed:
+        raise BadRequest("the request needs a list of 'inputs'")
+    inputs: dict[str, Tensor] = {}
+    for item in listed:
+        tensor, used = _input(item, tail)
+        if tensor.name in inputs:
+            raise BadRequest(f"input '{tensor.name}' stands twice")
+        inputs[tensor.name] = tensor
+        tail = tail[used:]
+    if len(tail):
+        raise BadRequest(f"{len(tail)} bytes are left over behind the tensors")
+    parameters = _parameters(head, "the request")
+    outputs, binary = _outputs(head.get("outputs"))
+    return Decoded(
+        _id(head),
+        parameters,
+        inputs,
+        outputs,
+        binary,
+        parameters.get("binary_data_output") is True,
+    )
+
+
+def _id(head: Mapping[str, Any]) -> str:
+    found = head.get("id", "")
+    if not isinstance(found, str) or len(found) > 256:
+        raise BadRequest("'id' must be a string of at most 256 characters")
+    return found
+
+
+def _header_length(text: str | None, total: int) -> int:
+    if text is None:
+        return total
+    if not (text.isascii() and text.isdigit()) or int(text[:20]) > total:
+        raise BadRequest(
+            "Inference-Header-Content-Length must be the length of the JSON part, at most "
+            f"{total} bytes here"
+        )
+    return int(text)
+
+
+def _raw_body(body: bytes, signature: Signature | None) -> Decoded:
+    """Header value 0: the whole body is the one tensor of a one-input model."""
+    if signature is None or len(signature.inputs) != 1:
+        raise BadRequest("a raw body (header length 0) needs a model with exactly one input")
+    spec = signature.inputs[0]
+    if sum(dim < 0 for dim in spec.shape) > 1:
+        raise BadRequest("a raw body needs a model whose input has at most one dynamic dimension")
+    if spec.datatype == "BYTES":
+        shape: tuple[int, ...] = tuple(1 if dim < 0 else dim for dim in spec.shape)
+        if prod(shape) != 1:
+            raise BadRequest("a raw body of BYTES needs a model that takes one element")
+        data = np.array([body], dtype=object).reshape(shape)
+    else:
+        fixed = prod(dim for dim in spec.shape if dim >= 0) * DTYPES[spec.datatype].itemsize
+        rows, rest = divmod(len(body), fixed)
+        if rest or not rows:
+            raise BadRequest(f"a raw body must be a multiple of {fixed} bytes for this model")
+        data = _binary(memoryview(body), spec, tuple(rows if d < 0 else d for d in spec.shape))
+    return Decoded("", {}, {spec.name: Tensor(spec.name, spec.datatype, data)}, None, {}, True)
+
+
+def _binary(view: memoryview, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+    try:
+        return parse_raw(view, spec.datatype, shape, spec.name)
+    except InputInvalid as exc:
+        raise BadRequest(str(exc)) from exc
+
+
+def _input(item: object, tail: memoryview) -> tuple[Tensor, int]:
+    """One input, and how many bytes of `tail` it used."""
+    if not isinstance(item, dict):
+        raise BadRequest("each input must be an object")
+    name, datatype = item.get("name"), item.get("datatype")
+    if not isinstance(name, str) or not name:
+        raise BadRequest("an input has no 'name'")
+    if not isinstance(datatype, str) or datatype not in {*DTYPES, "BF16"}:
+        raise BadRequest(f"input '{name}' has unknown datatype '{str(datatype)[:32]}'")
+    shape = _shape(item.get("shape"), name)
+    size = _parameters(item, f"input '{name}'").get("binary_data_size")
+    if size is None:
+        if "data" not in item:
+            raise BadRequest(f"input '{name}' has neither 'data' nor 'binary_data_size'")
+        return Tensor(name, datatype, to_array(item["data"], datatype, shape, name)), 0
+    if "data" in item:
+        raise BadRequest(f"input '{name}' has both 'data' and 'binary_data_size'")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(tail):
+        raise BadRequest(f"input '{name}': binary_data_size is not the number of bytes sent")
+    if datatype == "BF16":
+        raise BadRequest(f"input '{name}': BF16 is not supported by this server's models")
+    data = _binary(tail[:size], TensorSpec(name, datatype, ()), shape)
+    return Tensor(name, datatype, data), size
+
+
+def _shape(shape: object, name: str) -> tuple[int, ...]:
+    fits = isinstance(shape, list) and len(shape) <= _MAX_DIMS
+    if not fits or not isinstance(shape, list):
+        raise BadRequest(f"input '{name}' needs a 'shape': a list of at most {_MAX_DIMS} numbers")
+    for dim in shape:
+        if not isinstance(dim, int) or isinstance(dim, bool) or dim < 0:
+            raise BadRequest(f"input '{name}': a dimension is not a whole number >= 0")
+    if prod(shape) > _MAX_ELEMENTS:
+        raise BadRequest(f"input '{name}' has more than {_MAX_ELEMENTS} elements")
+    return tuple(shape)
+
+
+def to_array(data: object, datatype: str, shape: tuple[int, ...], name: str) -> Array:
+    """JSON data, flat or nested, as an array of `shape`; no value is changed on the way.
+
+    Raises:
+        BadRequest: wrong count, ragged nesting, or a value that the datatype cannot hold.
+    """
+    if datatype in ("FP16", "BF16"):
+        raise BadRequest(f"input '{name}': {datatype} cannot be sent as JSON; send it as binary")
+    if not isinstance(data, list):
+        raise BadRequest(f"input '{name}': 'data' must be a list")
+    try:
+        found = np.array(data, dtype=object if datatype == "BYTES" else None)
+    except (ValueError, OverflowError) as exc:
+        raise BadRequest(f"input '{name}': 'data' is ragged or too deeply nested") from exc
+    if found.size != prod(shape):
+        raise BadRequest(
+            f"input '{name}': 'data' has {found.size} values, shape {list(shape)} needs "
+            f"{prod(shape)}"
+        )
+    flat = found.ravel()
+    values = _texts(flat, name) if datatype == "BYTES" else _numbers(flat, datatype, name)
+    return values.reshape(shape)
+
+
+def _texts(flat: Array, name: str) -> Array:
+    out = np.empty(flat.size, dtype=object)
+    for place, value in enumerate(flat):
+        if not isinstance(value, str):
+            raise BadRequest(f"input '{name}': BYTES data must be strings")
+        out[place] = value.encode()
+    return out
+
+
+def _numbers(flat: Array, datatype: str, name: str) -> Array:
+    dtype = DTYPES[datatype]
+    if flat.size == 0:
+        return flat.astype(dtype)
+    allowed = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[dtype.kind]
+    if flat.dtype.kind not in allowed:
+        raise BadRequest(f"input '{name}': a value is not of datatype {datatype}")
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if int(flat.min()) < limits.min or int(flat.max()) > limits.max:
+            raise BadRequest(f"input '{name}': a value is out of range for {datatype}")
+    with np.errstate(over="ignore"):
+        cast = flat.astype(dtype)
+    if dtype.kind == "f" and not np.isfinite(cast).all():
+        raise BadRequest(f"input '{name}': a value is out of range for {datatype}")
+    return cast
+
+
+def _parameters(item: Mapping[str, Any], where: str) -> Parameters:
+    found = item.get("parameters", {})
+    if not isinstance(found, dict):
+        raise BadRequest(f"'parameters' of {where} must be an object")
+    for value in found.values():
+        if not isinstance(value, str | int | float | bool):
+            raise BadRequest(f"'parameters' of {where}: values are strings, numbers or booleans")
+    return found
+
+
+def _outputs(listed: object) -> tuple[tuple[str, ...] | None, dict[str, bool]]:
+    if listed is None:
+        return None, {}
+    if not isinstance(listed, list):
+        raise BadRequest("'outputs' must be a list")
+    binary: dict[str, bool] = {}
+    names: list[str] = []
+    for item in listed:
+        name = item.get("name") if isinstance(item, dict) else None
+        if not isinstance(name, str):
+            raise BadRequest("an output has no 'name'")
+        parameters = _parameters(item, f"output '{name}'")
+        if "classification" in parameters:
+            raise BadRequest("the classification extension is not supported; leave it out")
+        if "binary_data" in parameters:
+            binary[name] = parameters["binary_data"] is True
+        names.append(name)
+    return tuple(names) or None, binary
+
+
+def encode(
+    head: dict[str, Any],
+    specs: tuple[TensorSpec, ...],
+    outputs: Mapping[str, Array],
+    *,
+    binary: Mapping[str, bool],
+    binary_default: bool,
+) -> tuple[bytes, int | None]:
+    """Write the body of an infer reply.
+
+    Returns:
+        The body, and the length of its JSON part when binary tensors follow it.
+    """
+    listed, tails = [], []
+    for spec in specs:
+        data = outputs[spec.name]
+        item: dict[str, Any] = {
+            "name": spec.name,
+            "datatype": spec.datatype,
+            "shape": list(data.shape),
+        }
+        if binary.get(spec.name, binary_default):
+            raw = format_raw(data)
+            item["parameters"] = {"binary_data_size": len(raw)}
+            tails.append(raw)
+        else:
+            item["data"] = _json_data(data, spec)
+        listed.append(item)
+    head["outputs"] = listed
+    text = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not tails:
+        return text, None
+    return b"".join((text, *tails)), len(text)
+
+
+def _json_data(data: Array, spec: TensorSpec) -> Array | list[str]:
+    if spec.datatype == "FP16":
+        raise BadRequest(f"output '{spec.name}' is FP16: ask for it as binary data")
+    if spec.datatype == "BYTES":
+        return [
+            value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+            for value in data.ravel()
+        ]
+    return np.ascontiguousarray(data).ravel()

@@ -1,0 +1,83 @@
+"""Fairness windows over the log: every decision is counted once, in the order of the leaves.
+
+Rule 1: groups come from the sealed part of the record, so that the count can be made again from the
+log by whoever holds the key.
+Rule 2: a model's next window starts behind the last one that the log holds, also after a restart;
+a window is written when it is `window_s` old, and at the end.
+Boundary: no IO; the clock is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import orjson
+
+from audit.fairness import Window
+from audit.keys import Keyring
+from audit.record import Decision, FairnessWindow, new_id
+
+__all__ = ["Counting"]
+
+
+class Counting:
+    """The open windows, one per model."""
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        *,
+        minimum: int,
+        window_s: float,
+        positive: Callable[[str, str], str | None],
+    ) -> None:
+        """`positive(model, version)` gives the label that counts as selected, or None."""
+        self._keyring = keyring
+        self._minimum = minimum
+        self._window_us = int(window_s * 1e6)
+        self._positive = positive
+        self._counted: dict[str, int] = {}
+        self._open: dict[str, Window] = {}
+        self._opened_us: dict[str, int] = {}
+
+    def resume(self, window: FairnessWindow) -> None:
+        """Take note of a window that the log already holds; before any `take`."""
+        before = self._counted.get(window.model, 0)
+        self._counted[window.model] = max(before, window.to_leaf)
+
+    def take(self, leaf: int, event: Decision, now_us: int) -> None:
+        """Count one decision, unless a window covers it or its model declares no groups."""
+        if leaf < self._counted.get(event.model, 0) or event.sealed is None:
+            return
+        groups = orjson.loads(self._keyring.open(event.sealed, event.id))["groups"]
+        positive = self._positive(event.model, event.version) if groups else None
+        if positive is None:
+            return
+        window = self._open.get(event.model)
+        if window is None:
+            window = self._open[event.model] = Window(event.model, positive, self._minimum)
+            self._opened_us[event.model] = now_us
+        window.add(
+            arm=event.arm_served,
+            version=event.version,
+            groups=groups,
+            leaf=leaf,
+            time_us=event.time_us,
+        )
+
+    def due(self, now_us: int, *, final: bool) -> list[FairnessWindow]:
+        """The records of every window that is old enough, or of all; they are closed by this."""
+        ripe = [
+            model
+            for model, opened in self._opened_us.items()
+            if final or now_us - opened >= self._window_us
+        ]
+        records = []
+        for model in ripe:
+            window = self._open.pop(model)
+            del self._opened_us[model]
+            self._counted[model] = window.last_leaf + 1
+            records += [
+                FairnessWindow(id=new_id(), time_us=now_us, **fields) for fields in window.records()
+            ]
+        return records

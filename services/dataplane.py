@@ -1,0 +1,229 @@
+"""One decision, from parsed request to recorded answer; it knows no protocol.
+
+The order: route (router.py) -> check and infer (runners) -> record (audit) -> reply.
+Rule 1: an answer leaves only after its record was acknowledged; a record that cannot be written
+means an error, never an unrecorded answer.
+Rule 2: nothing of one request is reachable from another: every value lives in its own `Request`.
+Rule 3: sequence numbers of records have no silent holes; those of refused appends become a `gap`.
+Read next: decision.py (what is recorded), http.py and rpc.py (who calls this).
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from opentelemetry.trace import SpanKind
+
+from audit.notary import Receipt
+from runners.errors import ModelNotFound, ModelNotReady
+from runners.fleet import Fleet, Slot
+from runners.tensor import Array, Tensor, TensorSpec
+
+from .decision import Recorder, Taken
+from .faults import BadRequest, Forbidden, fault_of
+from .router import Choice, Router
+from .telemetry import Mark, Span, Telemetry, TraceIds, current_traceparent
+
+__all__ = ["DataPlane", "Origin", "Reply", "Request"]
+
+Origin = Literal["http", "grpc", "native", "v1"]
+
+
+@dataclass(slots=True)
+class Request:
+    """One inference call in protocol-free terms."""
+
+    model: str
+    version: str | None
+    inputs: dict[str, Tensor]
+    origin: Origin
+    trace: TraceIds
+    outputs: tuple[str, ...] | None = None
+    request_id: str = ""
+    unit: str | None = None
+    unit_source: Literal["header", "parameter", "request_id"] = "request_id"
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    forced_arm: str | None = None
+    deadline: float | None = None
+    on_demand: bool = False
+    started_ns: int = field(default_factory=time.time_ns)
+
+
+class Reply(NamedTuple):
+    """The answer, and what the caller may check it by."""
+
+    model: str
+    version: str
+    specs: tuple[TensorSpec, ...]
+    outputs: dict[str, Array]
+    request_id: str
+    decision: str
+    unit_ref: str
+    experiment: str | None
+    arm: str | None
+    receipt: Receipt
+    traceparent: str
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Our own headers (HTTP) or metadata (gRPC), as docs/protocol.md names them."""
+        found = [
+            ("x-weighbridge-decision", self.decision),
+            ("x-weighbridge-model-version", self.version),
+            ("x-weighbridge-receipt", f"{self.receipt.origin}#{self.receipt.index}"),
+            ("traceparent", self.traceparent),
+        ]
+        if self.experiment is not None:
+            found.append(("x-weighbridge-experiment", self.experiment))
+        if self.arm is not None:
+            found.append(("x-weighbridge-arm", self.arm))
+        return found
+
+
+class DataPlane:
+    """The path of every decision through the rooms."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        router: Router,
+        recorder: Recorder,
+        telemetry: Telemetry,
+        timeout_s: float,
+        allow_force: bool = False,
+    ) -> None:
+        """`timeout_s` is the deadline of a request that names none."""
+        self.fleet = fleet
+        self.router = router
+        self.recorder = recorder
+        self.telemetry = telemetry
+        self._timeout_s = timeout_s
+        self._allow_force = allow_force
+        self.running = 0
+        self.draining = False
+
+    async def infer(self, request: Request) -> Reply:
+        """Answer one request.
+
+        Raises:
+            BadRequest, Forbidden: the caller's mistake.
+            RunnerError: the model's refusal.
+            LogUnavailable, EntryTooLarge: the decision could not be recorded.
+        """
+        span = Span(f"infer {request.model[:64]}", SpanKind.SERVER, request.started_ns)
+        self.running += 1
+        try:
+            return await self._infer(request, span)
+        except Exception as exc:
+            # Re-raised: the door turns it into a reply; here only the span learns of it.
+            span.error = type(exc).__name__ if fault_of(exc).status >= 500 else ""
+            span.attributes["error.type"] = type(exc).__name__
+            raise
+        finally:
+            self.running -= 1
+            span.end()
+            self.telemetry.finish(request.trace, span)
+
+    async def _infer(self, request: Request, span: Span) -> Reply:
+        if self.draining:
+            raise ModelNotReady("the server is stopping")
+        choice = self._route(request, span)
+        slot = self.fleet.ready(request.model, choice.version)
+        rows = slot.manifest.signature.check(request.inputs)
+        specs = _selected(slot, request.outputs)
+        batch = {name: tensor.data for name, tensor in request.inputs.items()}
+        deadline = request.deadline or time.monotonic() + self._timeout_s
+        began = time.time_ns()
+        if slot.served is None:
+            raise ModelNotReady(f"model '{request.model}' is not ready")
+        infer_id = secrets.randbits(64) if request.trace.sampled else 0
+        current_traceparent.set(request.trace.child(infer_id))
+        answer = await slot.served.infer(batch, rows, deadline=deadline)
+        inferred = time.time_ns()
+        taken = Taken(request, choice, slot, batch, answer, rows, inferred)
+        event, receipt = await self.recorder.record(taken)
+        appended = time.time_ns()
+        if request.trace.sampled:
+            span.marks.append(Mark("infer", began, inferred, {"weighbridge.rows": rows}, infer_id))
+            span.marks.append(
+                Mark("append", inferred, appended, {"weighbridge.leaf": receipt.index})
+            )
+            span.attributes["weighbridge.decision"] = event.id
+            span.flag = _flag(choice, event.unit_ref)
+        return Reply(
+            model=request.model,
+            version=choice.version,
+            specs=specs,
+            outputs=answer.outputs,
+            request_id=request.request_id,
+            decision=event.id,
+            unit_ref=event.unit_ref,
+            experiment=choice.assignment.experiment if choice.assignment else None,
+            arm=choice.arm,
+            receipt=receipt,
+            traceparent=request.trace.traceparent,
+        )
+
+    def _route(self, request: Request, span: Span) -> Choice:
+        """Choose the version; the unit of a caller who names none is the request id."""
+        held = self.fleet.versions(request.model)
+        if not held:
+            known = ", ".join(self.fleet.names()) or "none"
+            raise ModelNotFound(f"model '{request.model[:64]}' is unknown; models: {known}")
+        if request.forced_arm is not None and not self._allow_force:
+            raise Forbidden("x-weighbridge-arm is not allowed here; the operator can allow it")
+        if request.version is not None:
+            self.fleet.slot(request.model, request.version)
+        began = time.time_ns()
+        choice = self.router.choose(
+            request.model,
+            version=request.version,
+            unit=request.unit or request.request_id,
+            forced_arm=request.forced_arm,
+            newest=held[-1],
+        )
+        if request.trace.sampled:
+            span.marks.append(
+                Mark("route", began, time.time_ns(), {"weighbridge.reason": choice.reason})
+            )
+            span.attributes |= {
+                "weighbridge.model": request.model,
+                "weighbridge.model.version": choice.version,
+                "weighbridge.origin": request.origin,
+            }
+            if choice.arm:
+                span.attributes["weighbridge.arm"] = choice.arm
+        return choice
+
+
+def _selected(slot: Slot, wanted: tuple[str, ...] | None) -> tuple[TensorSpec, ...]:
+    """The output specs that were asked for, in the order asked; all when none were named."""
+    outputs = slot.manifest.signature.outputs
+    if not wanted:
+        return outputs
+    by_name = {spec.name: spec for spec in outputs}
+    if len(set(wanted)) != len(wanted):
+        raise BadRequest("an output is asked for twice")
+    for name in wanted:
+        if name not in by_name:
+            known = ", ".join(f"'{name}'" for name in by_name)
+            raise BadRequest(f"unknown output '{name}'; this model gives {known}")
+    return tuple(by_name[name] for name in wanted)
+
+
+def _flag(choice: Choice, unit_ref: str) -> dict[str, str] | None:
+    """The `feature_flag.evaluation` event of the semantic conventions."""
+    if choice.assignment is None or choice.arm is None:
+        return None
+    return {
+        "feature_flag.key": choice.assignment.experiment,
+        "feature_flag.provider.name": "weighbridge",
+        "feature_flag.result.variant": choice.arm,
+        "feature_flag.result.reason": "split" if choice.reason == "assigned" else "targeting_match",
+        "feature_flag.version": choice.assignment.experiment_version,
+        "feature_flag.context.id": unit_ref,
+    }

@@ -1,0 +1,125 @@
+"""Refusals on the wire: the one place where an error becomes a status and a text.
+
+Rule: the caller's own mistakes keep their message; our faults keep a stable sentence and lose the
+exception's text, which goes to the process log. Unknown exceptions are 500 / INTERNAL.
+Source: the table of error codes in docs/protocol.md; gRPC codes by number, so that this module
+imports no gRPC.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from audit.errors import AuditError, EntryTooLarge, LogUnavailable
+from audit.errors import RequestError as AuditRequestError
+from experiments.errors import ExperimentError
+from runners.errors import RunnerError
+
+__all__ = [
+    "BadRequest",
+    "Conflict",
+    "Fault",
+    "Forbidden",
+    "NotFound",
+    "TooLarge",
+    "Unsupported",
+    "fault_of",
+    "report",
+]
+
+log = logging.getLogger("weighbridge")
+
+_GRPC = {
+    400: 3,  # INVALID_ARGUMENT
+    403: 7,  # PERMISSION_DENIED
+    404: 5,  # NOT_FOUND
+    409: 6,  # ALREADY_EXISTS
+    413: 3,  # INVALID_ARGUMENT
+    429: 8,  # RESOURCE_EXHAUSTED
+    500: 13,  # INTERNAL
+    501: 12,  # UNIMPLEMENTED
+    503: 14,  # UNAVAILABLE
+    504: 4,  # DEADLINE_EXCEEDED
+}
+_OURS = {
+    500: "the server could not answer; the operator finds the reason in the server's log",
+    503: "the model is not ready; try again shortly",
+}
+
+
+class BadRequest(Exception):
+    """The message does not follow the protocol; its text is for the caller."""
+
+    status_hint = 400
+
+
+class TooLarge(BadRequest):
+    """The message is larger than the server accepts."""
+
+    status_hint = 413
+
+
+class NotFound(BadRequest):
+    """No such path or thing."""
+
+    status_hint = 404
+
+
+class Conflict(BadRequest):
+    """It contradicts what was accepted before."""
+
+    status_hint = 409
+
+
+class Forbidden(BadRequest):
+    """The caller may not do this."""
+
+    status_hint = 403
+
+
+class Unsupported(BadRequest):
+    """The protocol knows this, the server does not."""
+
+    status_hint = 501
+
+
+class Fault(NamedTuple):
+    """What the caller is told."""
+
+    status: int
+    message: str
+    retry_after_s: int | None
+
+    @property
+    def grpc_code(self) -> int:
+        """The gRPC status code of the same meaning."""
+        return _GRPC.get(self.status, 13)
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Turn any error into what the caller may know; pure."""
+    if isinstance(error, BadRequest):
+        return Fault(error.status_hint, str(error), None)
+    if isinstance(error, LogUnavailable):
+        return Fault(503, "the decision could not be recorded, so it is not given; try again", 1)
+    if isinstance(error, EntryTooLarge):
+        return Fault(413, "the request does not fit into one record; send fewer rows", None)
+    if isinstance(error, ExperimentError | AuditRequestError) and error.status_hint < 500:
+        return Fault(400 if error.status_hint == 422 else error.status_hint, str(error), None)
+    if isinstance(error, RunnerError):
+        status = error.status_hint
+        if status in (400, 404, 429, 504):
+            return Fault(status, str(error), 1 if status == 429 else None)
+        return Fault(status, _OURS.get(status, _OURS[500]), 1 if status == 503 else None)
+    return Fault(500, _OURS[500], None)
+
+
+def report(error: BaseException) -> Fault:
+    """`fault_of`, and what the caller may not know goes to the process log."""
+    fault = fault_of(error)
+    if fault.status >= 500 and isinstance(error, AuditError | RunnerError):
+        log.error("refused with %d: %s", fault.status, error)
+    elif fault.status == 500:
+        log.error("unexpected error", exc_info=error)
+    return fault

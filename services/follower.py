@@ -1,0 +1,302 @@
+"""The heavy half of the explainer service: follow the log, explain, count.
+
+Rule 1: what was selected is explained, skipped with a reason, or pending; nothing falls between,
+also not over a restart: the log itself says what is done.
+Rule 2: an explanation is made with the exact artefact of the decision, by digest, from the kept
+input, with a seed that follows from the decision's id.
+Rule 3: fairness counts every decision once: a window names the leaves it covers, and the next one
+starts where it ended.
+Boundary: reads the log's files, writes through the notary's socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import orjson
+
+from audit.errors import AuditError, EventConflict
+from audit.explain import ExplainError, Explanation, explain, seed_for
+from audit.keys import Keyring
+from audit.reader import Entry, LogReader
+from audit.record import (
+    Decision,
+    ExplanationRecord,
+    ExplanationSkipped,
+    FairnessWindow,
+    commitment,
+    new_id,
+    now_us,
+)
+from audit.socket_link import NotaryClient
+from runners.errors import ArtefactCorrupt, RunnerError
+from runners.manifest import Manifest
+from runners.model import Model
+from runners.tensor import Array, Batch, unpack
+
+from .counting import Counting
+from .decision import Appender
+from .settings import Settings
+from .wiring import open_fleet
+
+__all__ = ["Follower", "Shelf", "open_follower"]
+
+log = logging.getLogger("weighbridge")
+_POLL_S = 0.2
+_RETRY_S = 2.0
+_READ_AT_ONCE = 5_000
+
+
+class _Held(NamedTuple):
+    manifest: Manifest
+    model: Model
+    background: Mapping[str, Any]
+
+    def predict(self, batch: Batch) -> Array:
+        return self.model.infer(batch)["probabilities"]
+
+
+class _Target(NamedTuple):
+    """Which decision an explanation is for; `digest` None takes the version as it is now."""
+
+    decision: str
+    model: str
+    version: str
+    digest: str | None
+    unit_ref: str
+
+
+class Shelf:
+    """The artefacts that explanations are made with, each loaded once."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing is loaded yet."""
+        self._fleet = open_fleet(settings)
+        self._held: dict[tuple[str, str], _Held] = {}
+
+    def get(self, name: str, version: str) -> _Held:
+        """One version, verified and warm.
+
+        Raises:
+            RunnerError: it is not held, or its files were changed.
+        """
+        held = self._held.get((name, version))
+        if held is None:
+            artefact = self._fleet.registry.open(name, version)
+            model = self._fleet.open_model(artefact)
+            model.warm_up()
+            background = orjson.loads(artefact.read("background.json"))
+            held = self._held[name, version] = _Held(artefact.manifest, model, background)
+        return held
+
+
+class Follower:
+    """Follows one log. `run` goes on until `close`."""
+
+    def __init__(
+        self,
+        reader: LogReader,
+        appender: Appender,
+        keyring: Keyring,
+        shelf: Shelf,
+        settings: Settings,
+    ) -> None:
+        """Nothing is read before `start`."""
+        self._reader = reader
+        self._appender = appender
+        self._keyring = keyring
+        self._shelf = shelf
+        self._settings = settings
+        self._pending: OrderedDict[str, Decision] = OrderedDict()
+        self._done: set[str] = set()
+        self._next = 0
+        self._counting = Counting(
+            keyring,
+            minimum=settings.fairness_minimum,
+            window_s=settings.fairness_window_s,
+            positive=self._positive,
+        )
+        self._working = asyncio.Lock()
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read what the log says is done already, then begin to follow."""
+        await asyncio.to_thread(self._survey)
+        self._task = asyncio.create_task(self._run())
+
+    def _survey(self) -> None:
+        for entry in self._reader.entries():
+            if isinstance(entry.event, ExplanationRecord | ExplanationSkipped):
+                self._done.add(entry.event.decision)
+            elif isinstance(entry.event, FairnessWindow):
+                self._counting.resume(entry.event)
+
+    async def close(self) -> None:
+        """Finish the explanation at hand and the open fairness window."""
+        self._stop.set()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                busy = await self._turn()
+            except (AuditError, OSError) as exc:
+                # The notary is away or the log is being mended: nothing is lost, the log waits.
+                log.warning("the explainer waits: %s", exc)
+                busy = False
+                await self._pause(_RETRY_S)
+            if not busy:
+                await self._pause(_POLL_S)
+        with suppress(AuditError, OSError):
+            await self._write_windows(final=True)
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+
+    async def _turn(self) -> bool:
+        """Read what is new, write due windows, explain one decision; whether there was work."""
+        read = await asyncio.to_thread(self._read)
+        await self._write_windows(final=False)
+        if not self._pending:
+            return read
+        decision_id, event = next(iter(self._pending.items()))
+        async with self._working:
+            if decision_id in self._pending:
+                await self._explain_recorded(event)
+        return True
+
+    def _read(self) -> bool:
+        end = min(self._reader.size(), self._next + _READ_AT_ONCE)
+        for entry in self._reader.entries(self._next, end):
+            self._take(entry)
+        found, self._next = end > self._next, end
+        return found
+
+    def _take(self, entry: Entry) -> None:
+        event = entry.event
+        if isinstance(event, ExplanationRecord | ExplanationSkipped):
+            self._done.add(event.decision)
+            self._pending.pop(event.decision, None)
+        elif isinstance(event, Decision):
+            self._counting.take(entry.index, event, now_us())
+            if event.sampling["selected"] and event.id not in self._done:
+                self._pending[event.id] = event
+
+    async def _write_windows(self, *, final: bool) -> None:
+        windows = self._counting.due(now_us(), final=final)
+        # Together, so that they reach the disk in one group: a window is on record whole.
+        await asyncio.gather(*(self._appender.append(window) for window in windows))
+
+    def _positive(self, model: str, version: str) -> str | None:
+        try:
+            return self._shelf.get(model, version).manifest.positive_label
+        except RunnerError:
+            return None
+
+    async def _explain_recorded(self, event: Decision) -> None:
+        """Explain a decision from its kept input, or record why not."""
+        try:
+            packed = await asyncio.to_thread(self._reader.payload, self._keyring, event.id, "input")
+            if packed is None:
+                await self._skip(event.id, "payload_missing", "the input was not kept")
+                return
+            target = _Target(event.id, event.model, event.version, event.digest, event.unit_ref)
+            await self._explain(target, unpack(packed))
+        except ExplainError as exc:
+            await self._skip(event.id, exc.reason, exc.detail)
+        except RunnerError as exc:
+            await self._skip(event.id, "model_unavailable", type(exc).__name__)
+
+    async def _skip(self, decision: str, reason: str, detail: str) -> None:
+        await self._appender.append(
+            ExplanationSkipped(
+                id=new_id(),
+                time_us=now_us(),
+                decision=decision,
+                reason=reason,
+                detail_code=detail[:200],
+            )
+        )
+        self._settle(decision)
+
+    def _settle(self, decision: str) -> None:
+        self._done.add(decision)
+        self._pending.pop(decision, None)
+
+    async def _explain(self, target: _Target, batch: Batch) -> Explanation:
+        """Explain the first row and record it."""
+        held = await asyncio.to_thread(self._shelf.get, target.model, target.version)
+        if target.digest is not None and held.manifest.digest != target.digest:
+            raise ArtefactCorrupt(f"{target.model}:{target.version} is not what decided")
+        found = await asyncio.to_thread(self._compute, target.decision, held, batch)
+        body = found.body()
+        nonce = self._keyring.derived(f"explanation/{target.decision}")[:16]
+        record = ExplanationRecord(
+            id=new_id(),
+            time_us=now_us(),
+            decision=target.decision,
+            model=target.model,
+            version=target.version,
+            digest=held.manifest.digest,
+            body_commitment=commitment(nonce, body),
+            **found.summary(),
+        )
+        await self._appender.append(record, payloads={"explanation": body}, subject=target.unit_ref)
+        self._settle(target.decision)
+        return found
+
+    def _compute(self, decision: str, held: _Held, batch: Batch) -> Explanation:
+        row = {name: data[:1] for name, data in batch.items()}
+        answered = held.model.infer(row).get("label")
+        return explain(
+            held.manifest.modality,
+            row,
+            held.predict,
+            background=held.background,
+            labels=held.manifest.labels,
+            target=None if answered is None else int(answered.reshape(-1)[0]),
+            seed=seed_for(decision),
+            samples=self._settings.explain_samples,
+        )
+
+    async def explain_now(
+        self, decision: str, model: str, version: str, unit_ref: str, packed: str
+    ) -> dict[str, Any]:
+        """Explain one decision at once; a refusal is `{"error", "status"}`."""
+        async with self._working:
+            self._settle(decision)
+            try:
+                batch = unpack(base64.b64decode(packed))
+                target = _Target(decision, model, version, None, unit_ref)
+                found = await self._explain(target, batch)
+            except ExplainError as exc:
+                await self._skip(decision, exc.reason, exc.detail)
+                return {"error": str(exc), "status": 400}
+            except (RunnerError, AuditError, EventConflict) as exc:
+                log.error("could not explain %s: %s", decision, exc)
+                return {"error": "the explanation could not be made", "status": 503}
+        return {"explanation": orjson.loads(found.body())}
+
+
+async def open_follower(settings: Settings) -> Follower:
+    """A follower of the configured log, running."""
+    keyring = await asyncio.to_thread(Keyring.load, settings.keys_dir, signing=False)
+    follower = Follower(
+        LogReader(settings.log_dir),
+        NotaryClient(settings.run_dir / "notary.sock"),
+        keyring,
+        Shelf(settings),
+        settings,
+    )
+    await follower.start()
+    return follower

@@ -1,0 +1,147 @@
+"""The BentoML service that users start: `bentoml serve services.gateway:Gateway`.
+
+Rule: `/v1` and `/v2` go straight to our ASGI door, because BentoML's own request path costs twenty
+times a small model (see docs/adr/0002-fast-path.md); everything else (native endpoints, `/livez`,
+`/readyz`, `/metrics`, docs) stays BentoML's. All of them end in the same data plane.
+Source: bentoml 1.4 `Service.to_asgi`, the one method that is overridden; a start-up check falls
+back to mounting the door inside BentoML's application when that method is no longer what is called.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import numpy as np
+from _bentoml_sdk import Service
+
+from runners.fleet import Fleet
+
+from .explainer import Explainer
+from .native import predict
+from .runners import CnnRunner, DnnRunner, LstmRunner, attach_runners
+from .settings import settings
+from .watch import watch
+from .wiring import House
+
+__all__ = ["Gateway"]
+
+log = logging.getLogger("weighbridge")
+_SETTINGS = settings()
+Scope = MutableMapping[str, Any]
+
+
+def _ours(path: str) -> bool:
+    return path == "/v2" or path.startswith(("/v1/", "/v2/"))
+
+
+class FastPath(Service):
+    """A BentoML service whose `/v1` and `/v2` bypass BentoML's middleware."""
+
+    __slots__ = ()
+
+    def to_asgi(self, is_main: bool = True) -> Callable[..., Awaitable[None]]:
+        """Put our door in front of BentoML's application."""
+        inner = super().to_asgi(is_main=is_main)
+
+        async def app(scope: Scope, receive: Any, send: Any) -> None:
+            if scope["type"] == "http" and _ours(scope["path"]):
+                await house.http(scope, receive, send)
+            else:
+                await inner(scope, receive, send)
+
+        return app
+
+
+house = House(_SETTINGS)
+
+
+@bentoml.service(
+    name="Gateway",
+    service_class=FastPath,
+    workers=1,
+    http={"host": _SETTINGS.host, "port": _SETTINGS.http_port},
+    traffic={"timeout": 60},
+    metrics={"enabled": True},
+)
+class Gateway:
+    """Routes, answers and records every model decision."""
+
+    if _SETTINGS.explainer:
+        explainer = bentoml.depends(Explainer)
+    if _SETTINGS.runner == "service":
+        cnn_runner = bentoml.depends(CnnRunner)
+        lstm_runner = bentoml.depends(LstmRunner)
+        dnn_runner = bentoml.depends(DnnRunner)
+
+    @bentoml.on_startup
+    async def open(self) -> None:
+        """Open the house and watch the definitions."""
+        await house.open(
+            attach=self._attach if _SETTINGS.runner == "service" else None,
+            explain=self._explain if _SETTINGS.explainer else None,
+            announce=_announce,
+        )
+        self._watching = watch(_SETTINGS.definitions, house.router)
+
+    @bentoml.on_shutdown
+    async def close(self) -> None:
+        """Drain and close."""
+        await self._watching.stop()
+        await house.close()
+
+    async def _explain(self, *args: str) -> dict[str, Any]:
+        found: dict[str, Any] = await self.explainer.to_async.explain(*args)
+        return found
+
+    async def _attach(self, fleet: Fleet) -> None:
+        await attach_runners(fleet, [self.cnn_runner, self.lstm_runner, self.dnn_runner], _SETTINGS)
+
+    async def __is_ready__(self) -> bool:
+        return house.ready
+
+    @bentoml.api(route="/cnn")
+    async def cnn(
+        self,
+        image: np.ndarray,  # bare: bentoml reads the class
+        model: str = "digits",
+        unit: str = "",
+    ) -> dict[str, Any]:
+        """Classify images of pixels 0-255, shape (rows, 28, 28, 1)."""
+        return await predict(house.plane, house.admin, model, {"image": image}, unit)
+
+    @bentoml.api(route="/lstm")
+    async def lstm(
+        self, text: list[str], model: str = "sentiment", unit: str = ""
+    ) -> dict[str, Any]:
+        """Classify texts."""
+        return await predict(house.plane, house.admin, model, {"text": text}, unit)
+
+    @bentoml.api(route="/dnn")
+    async def dnn(
+        self, rows: list[dict[str, Any]], model: str = "income", unit: str = ""
+    ) -> dict[str, Any]:
+        """Score rows of named columns."""
+        return await predict(house.plane, house.admin, model, {"rows": rows}, unit)
+
+
+def _announce() -> None:
+    """Say what is ready and how to call it."""
+    http = f"http://{_SETTINGS.host}:{_SETTINGS.http_port}"
+    served = ", ".join(
+        f"{s.name}:{s.version} on {house.fleet.slot(s.name, s.version).device}"
+        for s in house.fleet.index()
+        if s.state == "READY"
+    )
+    log.warning("ready: %s", served or "no model")
+    log.warning("HTTP %s  gRPC %s:%d", http, _SETTINGS.host, house.grpc.port)
+    example = os.path.relpath(Path(__file__).resolve().parent / "example.json")
+    log.warning(
+        "try: curl -s %s/v2/models/income/infer -H 'x-weighbridge-unit: alice' -d @%s",
+        http,
+        example,
+    )

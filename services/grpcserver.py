@@ -1,0 +1,104 @@
+"""The gRPC server around the servicer: `grpc.aio`, with health checks and reflection.
+
+Rule: every worker binds the same port (SO_REUSEPORT); stopping refuses new calls, lets running ones
+finish for the grace period, then ends them.
+Source: gRPC health checking protocol v1; server reflection v1alpha.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from .oip import METHODS, POOL, SERVICE
+from .rpc import Servicer
+
+__all__ = ["GrpcServer", "PortInUse", "status_of"]
+
+_STATUS = {code.value[0]: code for code in grpc.StatusCode}
+_STREAMS = {"ModelStreamInfer"}
+
+
+class PortInUse(OSError):
+    """The port is taken; says which, and what to set."""
+
+
+def status_of(number: int) -> grpc.StatusCode:
+    """A gRPC status code by its number."""
+    return _STATUS[number]
+
+
+class GrpcServer:
+    """One started server; `port` is the one that was bound."""
+
+    def __init__(self, servicer: Servicer, *, address: str, port: int, max_bytes: int) -> None:
+        """Bind `address:port`; 0 picks a free port.
+
+        Raises:
+            PortInUse: another program listens there.
+        """
+        options = [
+            ("grpc.max_receive_message_length", max_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 1),
+        ]
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers((_handlers(servicer),))
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server, pool=POOL)
+        try:
+            self.port = self._server.add_insecure_port(f"{address}:{port}")
+        except RuntimeError as exc:
+            raise PortInUse(_taken(address, port)) from exc
+        if port and self.port != port:
+            raise PortInUse(_taken(address, port))
+
+    async def start(self) -> None:
+        """Begin to answer; the health service says NOT_SERVING until `serving` says otherwise."""
+        await self.serving(ready=False)
+        await self._server.start()
+
+    async def serving(self, *, ready: bool) -> None:
+        """Tell the health service's watchers."""
+        state = health_pb2.HealthCheckResponse
+        status = state.SERVING if ready else state.NOT_SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls and let running ones finish."""
+        await self._server.stop(grace_s)
+
+
+def _taken(address: str, port: int) -> str:
+    return (
+        f"could not listen on {address}:{port} for gRPC: another program does; stop it, or set "
+        "WEIGHBRIDGE_GRPC_PORT to a free port"
+    )
+
+
+def _handlers(servicer: Servicer) -> Any:
+    methods = {}
+    for name, (request, response) in METHODS.items():
+        codec = {
+            "request_deserializer": request.FromString,
+            "response_serializer": response.SerializeToString,
+        }
+        if name in _STREAMS:
+            handler = grpc.stream_stream_rpc_method_handler(getattr(servicer, name), **codec)
+        else:
+            handler = grpc.unary_unary_rpc_method_handler(_unary(servicer, name), **codec)
+        methods[name] = handler
+    return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+
+def _unary(servicer: Servicer, name: str) -> Any:
+    async def call(request: Any, context: Any) -> Any:
+        return await servicer.call(name, request, context)
+
+    return call

@@ -1,0 +1,72 @@
+"""A bento of this project: the rooms, the lock file, the registered models, the registry's key.
+
+Rule: built from a clean copy in a temporary folder, so that nothing of a workplace slips in; the
+requirements are the serving part of pyproject.toml at the versions of constraints.txt, so that
+building needs no network.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import tomllib
+from pathlib import Path
+
+import bentoml
+
+from .settings import Settings
+
+__all__ = ["build", "serving_requirements"]
+
+_ROOT = Path(__file__).resolve().parents[1]
+_ROOMS = ("services", "runners", "experiments", "audit")
+_FILES = ("bentofile.yaml", "constraints.txt", "pyproject.toml", "README.md", "LICENSE")
+_EXTRAS = ("cpu", "explain")
+_NAME = re.compile(r"^[A-Za-z0-9_.-]+")
+
+
+def serving_requirements(root: Path) -> list[str]:
+    """`name==version` of every direct dependency that serving needs, from the lock file.
+
+    Raises:
+        ValueError: the lock file lacks one; run `make lock`.
+    """
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"]]
+    for extra in _EXTRAS:
+        wanted += project["optional-dependencies"][extra]
+    locked = {}
+    for line in (root / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        name, found, version = line.partition("==")
+        if found:
+            locked[_normal(name)] = f"{name}=={version}"
+    names = [_normal(match[0]) for item in wanted if (match := _NAME.match(item))]
+    missing = [name for name in names if name not in locked]
+    if missing:
+        raise ValueError(f"constraints.txt lacks {', '.join(missing)}; run `make lock`")
+    return sorted(locked[name] for name in names)
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def build(settings: Settings) -> str:
+    """Build the bento into BentoML's store; returns its tag.
+
+    Raises:
+        ValueError: the lock file is out of date.
+        bentoml.exceptions.BentoMLException: a model is not in the store; run `make train`.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        for room in _ROOMS:
+            shutil.copytree(_ROOT / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in _FILES:
+            shutil.copy(_ROOT / file, copy / file)
+        shutil.copy(settings.bentoml_home / "signer.pub", copy / "signer.pub")
+        requirements = "\n".join(serving_requirements(_ROOT)) + "\n"
+        (copy / "requirements-serving.txt").write_text(requirements, encoding="utf-8")
+        bento = bentoml.build_bentofile(build_ctx=str(copy))
+    return str(bento.tag)

@@ -1,0 +1,149 @@
+"""Runner services: the models of one kind in a process of their own, near a device of their own.
+
+Rule: BentoML starts, places and supervises the process and carries the control call `status`;
+tensors travel over the data socket of runners/link.py, whose file appears only after every model is
+warm. A call that is not yet answered is repeated: the services start side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import bentoml
+
+from runners.batch import Answer
+from runners.errors import ModelNotReady, RunnerError
+from runners.fleet import Fleet
+from runners.link import Call, Link, Remote, serve
+
+from .settings import Settings, settings
+from .telemetry import Mark, Span, SpanKind, Telemetry, current_traceparent
+from .wiring import open_fleet
+
+__all__ = ["CnnRunner", "DnnRunner", "LstmRunner", "attach_runners"]
+
+_SETTINGS = settings()
+_START_S = 60.0
+_PLACE: dict[str, Any] = {
+    "workers": 1,
+    "runner_connection": {"max_requests": 10**9, "max_age": 1e9},
+} | ({"resources": {"gpu": 1}} if _SETTINGS.device == "cuda" else {})
+
+
+class _Runner:
+    """What the three services share; a subclass names its kind."""
+
+    kind = ""
+
+    @bentoml.on_startup
+    async def open(self) -> None:
+        """Load and warm the models of this kind, then open the data socket."""
+        self.telemetry = Telemetry(f"weighbridge-runner-{self.kind}")
+        self.fleet = open_fleet(_SETTINGS)
+        wanted = _SETTINGS.model_names()
+        for name in self.fleet.registry.names():
+            if wanted is None or name in wanted:
+                await self._load_kind(name)
+        _SETTINGS.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.server = await serve(_SETTINGS.run_dir / f"runner-{self.kind}.sock", self._answer)
+
+    async def _load_kind(self, name: str) -> None:
+        registry = self.fleet.registry
+        for version in registry.versions(name):
+            manifest = await asyncio.to_thread(registry.manifest, name, version)
+            if manifest.kind == self.kind:
+                await self.fleet.load(name, version, strict=False)
+
+    async def _answer(self, call: Call) -> Answer:
+        slot = self.fleet.ready(call.name, call.version)
+        if slot.served is None:
+            raise ModelNotReady(f"model '{call.name}' is not ready")
+        ids = self.telemetry.begin(call.context)
+        span = Span(f"run {call.name}", SpanKind.INTERNAL)
+        try:
+            return await slot.served.infer(call.batch, call.rows, deadline=call.deadline)
+        finally:
+            span.end()
+            span.marks.append(Mark("batch", span.start_ns, span.end_ns, {"device": slot.device}))
+            self.telemetry.finish(ids, span)
+
+    @bentoml.on_shutdown
+    async def close(self) -> None:
+        """Close the socket, then drain."""
+        await self.server.close()
+        await self.fleet.close()
+        self.telemetry.close()
+
+    @bentoml.api
+    async def status(self) -> list[dict[str, str]]:
+        """Every version of this kind with its state, device and runtime."""
+        return [
+            {
+                "name": s.name,
+                "version": s.version,
+                "state": s.state,
+                "reason": s.reason,
+                "device": self.fleet.slot(s.name, s.version).device,
+                "runtime": self.fleet.slot(s.name, s.version).runtime,
+            }
+            for s in self.fleet.index()
+        ]
+
+
+@bentoml.service(name="CnnRunner", **_PLACE)
+class CnnRunner(_Runner):
+    """The convolutional networks."""
+
+    kind = "cnn"
+
+
+@bentoml.service(name="LstmRunner", **_PLACE)
+class LstmRunner(_Runner):
+    """The recurrent networks."""
+
+    kind = "lstm"
+
+
+@bentoml.service(name="DnnRunner", **_PLACE)
+class DnnRunner(_Runner):
+    """The dense networks."""
+
+    kind = "dnn"
+
+
+async def attach_runners(fleet: Fleet, proxies: Sequence[Any], chosen: Settings) -> None:
+    """Fill `fleet` with the versions that the runner services hold, once they are warm.
+
+    Raises:
+        ModelNotReady: a runner service did not become ready in a minute.
+    """
+    kinds = ("cnn", "lstm", "dnn")
+    for kind, proxy in zip(kinds, proxies, strict=True):
+        link = Link(chosen.run_dir / f"runner-{kind}.sock")
+        for line in await _status(kind, proxy):
+            if line["state"] != "READY":
+                continue
+            remote = Remote(link, line["name"], line["version"], current_traceparent.get)
+            await fleet.attach(
+                line["name"],
+                line["version"],
+                remote,
+                device=line["device"],
+                runtime=line["runtime"],
+            )
+
+
+async def _status(kind: str, proxy: Any) -> list[dict[str, str]]:
+    """Ask until the service answers; BentoML starts it beside us."""
+    deadline = asyncio.get_running_loop().time() + _START_S
+    while True:
+        try:
+            found: list[dict[str, str]] = await proxy.to_async.call("status")
+        except (bentoml.exceptions.BentoMLException, OSError, RunnerError) as exc:
+            if asyncio.get_running_loop().time() > deadline:
+                raise ModelNotReady(f"the {kind} runner did not become ready: {exc}") from exc
+            await asyncio.sleep(0.25)
+        else:
+            return found

@@ -1,0 +1,100 @@
+"""Every setting, read once from `WEIGHBRIDGE_*` environment variables.
+
+Rule: a wrong value stops the start with its name and what it may be; nothing reads the environment
+elsewhere, except OpenTelemetry's own `OTEL_*` and BentoML's `BENTOML_*` variables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["Settings", "settings"]
+
+_SOCKET_PATH_MAX = 90
+_PROJECT = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """The settings of one deployment; README.md holds the same table."""
+
+    model_config = SettingsConfigDict(env_prefix="WEIGHBRIDGE_", frozen=True)
+
+    home: Path = Field(Path(".weighbridge"), description="keys, log, models and caches live here")
+    host: str = Field("127.0.0.1", description="address of HTTP and gRPC")
+    http_port: int = Field(3000, ge=0, le=65535, description="port of HTTP")
+    grpc_port: int = Field(3001, ge=0, le=65535, description="port of gRPC; 0 picks a free one")
+    origin: str = Field("weighbridge.local/decisions", description="name of the log in every proof")
+    models: str = Field("", description="models to serve, comma separated; empty serves all")
+    definitions: Path = Field(
+        _PROJECT / "experiments" / "definitions", description="folder of experiment definitions"
+    )
+    runner: Literal["inprocess", "service"] = Field(
+        "inprocess", description="models in the gateway, or in BentoML services of their own"
+    )
+    device: Literal["cpu", "cuda", "auto"] = Field("auto", description="where models run")
+    threads: int = Field(1, ge=1, le=256, description="threads of one model's session")
+    max_batch_rows: int = Field(64, ge=1, description="rows in one batch")
+    max_queued_rows: int = Field(2048, ge=1, description="rows that may wait for one version")
+    max_body_bytes: int = Field(64 << 20, ge=1024, description="largest request, decompressed")
+    timeout_ms: int = Field(30_000, ge=1, description="deadline of a request that names none")
+    durability: Literal["strict", "async"] = Field(
+        "strict", description="strict answers after the record is on disk"
+    )
+    sample_base: float = Field(0.05, ge=0, le=1, description="share of decisions to explain")
+    sample_near: float = Field(
+        0.25, ge=0, le=1, description="share to explain near a threshold or at low confidence"
+    )
+    explain_samples: int = Field(500, ge=50, le=20_000, description="perturbations per explanation")
+    fairness_window_s: float = Field(15.0, gt=0, description="longest wait for a fairness window")
+    fairness_minimum: int = Field(30, ge=1, description="decisions a group needs for a verdict")
+    explainer: bool = Field(True, description="start the explainer service")
+    allow_force: bool = Field(False, description="honour x-weighbridge-arm")
+    drain_s: float = Field(10.0, ge=0, description="longest wait for running requests at stop")
+
+    @property
+    def bentoml_home(self) -> Path:
+        """The folder of BentoML's model store: `BENTOML_HOME`, else one below `home`."""
+        given = os.environ.get("BENTOML_HOME")
+        return Path(given).absolute() if given else self.home.absolute() / "bentoml"
+
+    @property
+    def keys_dir(self) -> Path:
+        """The folder of the log's and the registry's keys."""
+        return self.home.absolute() / "keys"
+
+    @property
+    def log_dir(self) -> Path:
+        """The folder of the audit log."""
+        return self.home.absolute() / "log"
+
+    @property
+    def data_dir(self) -> Path:
+        """The cache of data packages."""
+        return self.home.absolute() / "data"
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of Unix sockets; a short one where `home` is too deep for a socket path."""
+        path = self.home.absolute() / "run"
+        if len(str(path)) <= _SOCKET_PATH_MAX:
+            return path
+        name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"weighbridge-{name}"
+
+    def model_names(self) -> list[str] | None:
+        """The models to serve, or None for all that the registry holds."""
+        return [name.strip() for name in self.models.split(",") if name.strip()] or None
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read at the first call."""
+    return Settings()

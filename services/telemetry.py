@@ -1,0 +1,234 @@
+"""Traces: an id for every request, spans only for the sampled ones.
+
+Rule 1: an SDK span costs more than a small model, so a request gets W3C ids made or parsed here
+(they go into its record), and SDK spans are built after the reply, for sampled requests only, from
+the times that the data plane noted.
+Rule 2: exporting happens in the SDK's batch threads; a collector that is away costs a request
+nothing, and shutdown waits a bounded time.
+Rule 3: no attribute holds an input, an output, a unit or a protected attribute in clear.
+Source: W3C Trace Context level 1; OpenTelemetry semantic conventions (HTTP, RPC, feature flags);
+configured by the standard `OTEL_*` variables alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from opentelemetry import trace
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.util.types import AttributeValue
+
+__all__ = ["Mark", "Span", "SpanKind", "Telemetry", "TraceIds", "current_traceparent"]
+
+log = logging.getLogger("weighbridge")
+_TRACEPARENT = re.compile(
+    r"\A(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?\Z"
+)
+_SHUTDOWN_MS = 3000
+Attributes = Mapping[str, AttributeValue]
+
+current_traceparent: ContextVar[str] = ContextVar("current_traceparent", default="")
+"""The running request's trace context, for calls to other processes."""
+
+
+class TraceIds(NamedTuple):
+    """One request's place in a trace; `parent` is 0 at the root."""
+
+    trace_id: int
+    span_id: int
+    parent: int
+    sampled: bool
+    state: str
+
+    @property
+    def traceparent(self) -> str:
+        """The header that names our span as the parent."""
+        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{int(self.sampled):02x}"
+
+    def child(self, span_id: int) -> str:
+        """The header that names one of our child spans as the parent."""
+        return self._replace(span_id=span_id or self.span_id).traceparent
+
+
+class Mark(NamedTuple):
+    """A piece of the request's work: a child span, in Unix nanoseconds."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+    attributes: Attributes
+    span_id: int = 0
+
+
+@dataclass(slots=True)
+class Span:
+    """What the server span will say; filled while the request runs."""
+
+    name: str
+    kind: SpanKind
+    start_ns: int = field(default_factory=time.time_ns)
+    end_ns: int = 0
+    attributes: dict[str, AttributeValue] = field(default_factory=dict)
+    marks: list[Mark] = field(default_factory=list)
+    flag: Attributes | None = None
+    error: str = ""
+
+    def end(self) -> None:
+        """Note the time."""
+        self.end_ns = time.time_ns()
+
+
+class _Ids(IdGenerator):
+    """Gives the SDK the ids that were chosen when the request came in."""
+
+    def __init__(self) -> None:
+        self._random = RandomIdGenerator()
+        self._next = threading.local()
+
+    def plan(self, trace_id: int, span_id: int) -> None:
+        self._next.trace_id, self._next.span_id = trace_id, span_id
+
+    def generate_trace_id(self) -> int:
+        planned = getattr(self._next, "trace_id", 0)
+        return int(planned) or self._random.generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        planned, self._next.span_id = getattr(self._next, "span_id", 0), 0
+        return int(planned) or self._random.generate_span_id()
+
+
+class Telemetry:
+    """The tracer and the event logger of one process."""
+
+    def __init__(self, service: str, *, enabled: bool | None = None) -> None:
+        """Read `OTEL_*`; without an endpoint or exporter nothing is exported and no span built."""
+        self.enabled = _exporting() if enabled is None else enabled
+        name = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service}
+        resource = Resource.create(name)
+        self._ids = _Ids()
+        self._tracers = TracerProvider(
+            resource=resource, id_generator=self._ids, shutdown_on_exit=False
+        )
+        self._loggers = LoggerProvider(resource=resource, shutdown_on_exit=False)
+        if self.enabled:
+            spans, logs = _exporters()
+            self._tracers.add_span_processor(BatchSpanProcessor(spans))
+            self._loggers.add_log_record_processor(BatchLogRecordProcessor(logs))
+        self._tracer = self._tracers.get_tracer("weighbridge")
+        self._logger = self._loggers.get_logger("weighbridge")
+
+    def begin(self, traceparent: str | None, tracestate: str | None = None) -> TraceIds:
+        """Place a request: the caller's trace when `traceparent` is valid, else a new one."""
+        found = _TRACEPARENT.match(traceparent) if traceparent else None
+        span_id = secrets.randbits(64) or 1
+        if found and (parent := int(found[2], 16)) and (trace_id := int(found[1], 16)):
+            wanted = bool(int(found[3], 16) & 1)
+            return TraceIds(
+                trace_id, span_id, parent, wanted and self.enabled, (tracestate or "")[:512]
+            )
+        trace_id = secrets.randbits(128) or 1
+        return TraceIds(trace_id, span_id, 0, self.enabled and self._samples(trace_id), "")
+
+    def _samples(self, trace_id: int) -> bool:
+        result = self._tracers.sampler.should_sample(None, trace_id, "request")
+        return result.decision is Decision.RECORD_AND_SAMPLE
+
+    def finish(self, ids: TraceIds, span: Span) -> None:
+        """Build the spans of one sampled request; does nothing for the others."""
+        if not ids.sampled:
+            return
+        self._ids.plan(ids.trace_id, ids.span_id)
+        server = self._tracer.start_span(
+            span.name,
+            context=_parent(ids),
+            kind=span.kind,
+            attributes=span.attributes,
+            start_time=span.start_ns,
+        )
+        within = trace.set_span_in_context(server)
+        for mark in span.marks:
+            self._ids.plan(ids.trace_id, mark.span_id)
+            child = self._tracer.start_span(
+                mark.name, context=within, attributes=mark.attributes, start_time=mark.start_ns
+            )
+            child.end(mark.end_ns)
+        if span.flag is not None:
+            self._logger.emit(
+                timestamp=span.start_ns,
+                context=within,
+                severity_number=SeverityNumber.INFO,
+                attributes=span.flag,
+                event_name="feature_flag.evaluation",
+            )
+        if span.error:
+            server.set_status(Status(StatusCode.ERROR, span.error))
+        server.end(span.end_ns)
+
+    def close(self) -> None:
+        """Send what is queued, for at most three seconds, then stop the exporters."""
+        if self.enabled:
+            self._tracers.force_flush(_SHUTDOWN_MS)
+            self._loggers.force_flush(_SHUTDOWN_MS)
+        self._tracers.shutdown()
+        self._loggers.shutdown()
+
+
+def _parent(ids: TraceIds) -> Context | None:
+    if not ids.parent:
+        return None
+    remote = SpanContext(
+        ids.trace_id,
+        ids.parent,
+        is_remote=True,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED),
+        trace_state=TraceState.from_header([ids.state]) if ids.state else None,
+    )
+    return trace.set_span_in_context(trace.NonRecordingSpan(remote))
+
+
+def _exporting() -> bool:
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    chosen = os.environ.get("OTEL_TRACES_EXPORTER", "")
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return chosen == "otlp" or (chosen != "none" and any(map(os.environ.get, endpoints)))
+
+
+def _exporters() -> tuple[SpanExporter, LogRecordExporter]:
+    """The OTLP exporters of the protocol that `OTEL_EXPORTER_OTLP_PROTOCOL` names."""
+    # Imported here: gRPC or requests are loaded only in a process that exports.
+    if os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf") == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc._log_exporter import (  # noqa: PLC0415
+            OTLPLogExporter as GrpcLogExporter,
+        )
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # noqa: PLC0415
+            OTLPSpanExporter as GrpcSpanExporter,
+        )
+
+        return GrpcSpanExporter(), GrpcLogExporter()
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import (  # noqa: PLC0415
+        OTLPLogExporter,
+    )
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415
+        OTLPSpanExporter,
+    )
+
+    return OTLPSpanExporter(), OTLPLogExporter()

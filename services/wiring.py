@@ -1,0 +1,286 @@
+"""Settings to objects: the one place where the rooms are put together.
+
+Rule: nothing is built twice and nothing hides in a module; what is opened here is closed here, in
+the reverse order. If opening fails half-way, what was opened is closed before the error leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from bentoml._internal.configuration.containers import BentoMLContainer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from audit.keys import Keyring
+from audit.notary import Notary
+from audit.reader import LogReader
+from audit.record import AssignmentConfig, Epoch, Event, ModelRegistered, new_id, now_us
+from audit.sample import Rules, Sampler
+from audit.socket_link import serve as serve_notary
+from experiments.definition import Definition
+from experiments.errors import DefinitionError
+from runners.errors import ArtefactCorrupt
+from runners.fleet import Fleet, Slot
+from runners.onnx import OnnxModel, check_installation
+from runners.registry import SIGNER, Artefact, Registry
+
+from .admin import Admin
+from .dataplane import DataPlane
+from .decision import Recorder
+from .explaining import Explaining, RemoteExplain
+from .grpcserver import GrpcServer, status_of
+from .http import HttpDoor
+from .outcomes import Outcomes
+from .router import Router
+from .rpc import Servicer
+from .settings import Settings
+from .telemetry import Telemetry
+
+__all__ = ["House", "open_fleet", "open_registry", "registry_signer"]
+
+log = logging.getLogger("weighbridge")
+AttachRunners = Callable[[Fleet], Awaitable[None]]
+
+
+def registry_signer(keyring: Keyring) -> Ed25519PrivateKey:
+    """The key that signs model manifests, derived from the master key."""
+    return Ed25519PrivateKey.from_private_bytes(keyring.derived("registry"))
+
+
+def open_registry(settings: Settings) -> Registry:
+    """The models held under the home folder, or those that came with the bento being served."""
+    source = Path(__file__).resolve().parents[1]
+    pinned = source / SIGNER
+    if not pinned.exists():
+        return Registry(settings.bentoml_home)
+    key = load_pem_public_key(pinned.read_bytes())
+    if not isinstance(key, Ed25519PublicKey):
+        raise ArtefactCorrupt(f"could not use {SIGNER}: it is not an Ed25519 key")
+    inside = source.parent
+    home = inside if (inside / "models").is_dir() else Path(BentoMLContainer.bentoml_home.get())
+    return Registry(home, key)
+
+
+def open_fleet(settings: Settings) -> Fleet:
+    """An empty fleet whose models are ONNX sessions on the configured device."""
+    check_installation()
+
+    def open_model(artefact: Artefact) -> OnnxModel:
+        return OnnxModel(artefact, device=settings.device, threads=settings.threads)
+
+    return Fleet(
+        registry=open_registry(settings),
+        open_model=open_model,
+        max_batch_rows=settings.max_batch_rows,
+        max_queued_rows=settings.max_queued_rows,
+    )
+
+
+class House:
+    """Everything one gateway process is made of."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing is opened yet."""
+        self.settings = settings
+        self.ready = False
+        self._stack = contextlib.AsyncExitStack()
+        self._known: dict[tuple[str, str], str] = {}
+
+    async def open(
+        self,
+        *,
+        attach: AttachRunners | None = None,
+        explain: RemoteExplain | None = None,
+        announce: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open the log, the models, the experiments and the doors.
+
+        Models of this process are loaded before this returns. Runner services start beside us, so
+        their models are attached by a task, and `/v2/health/ready` says 503 until they are warm.
+
+        Args:
+            attach: fills the fleet from runner services; None loads the models in this process.
+            explain: the explainer service's call, or None when it is off.
+            announce: called once, when traffic is taken.
+        """
+        try:
+            await self._open_log()
+            self._open_fleet()
+            self.router = Router(
+                self.settings.definitions, held=self._held, record=self._configured
+            )
+            await self._open_doors(explain)
+            if attach is None:
+                await self.fleet.load_all(self.settings.model_names())
+                await self._take_traffic(announce)
+            else:
+                attaching = asyncio.create_task(self._attach(attach, announce))
+                self._stack.callback(attaching.cancel)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    def _open_fleet(self) -> None:
+        self.telemetry = Telemetry("weighbridge-gateway")
+        self._stack.callback(self.telemetry.close)
+        self.fleet = open_fleet(self.settings)
+        self.fleet.on_ready = self._registered
+        self._stack.push_async_callback(self.fleet.close)
+
+    async def _attach(self, attach: AttachRunners, announce: Callable[[], None]) -> None:
+        try:
+            await attach(self.fleet)
+            await self._take_traffic(announce)
+        except Exception:  # the edge of a task: nobody awaits it, so the operator is told here
+            log.exception("the runner services could not be attached; this gateway is not ready")
+
+    async def _take_traffic(self, announce: Callable[[], None]) -> None:
+        self._report_models()
+        try:
+            await self.router.reload("start")
+        except DefinitionError as exc:
+            log.error("no experiment is in force until this is mended:\n%s", exc)
+        await self.grpc.serving(ready=True)
+        self.ready = True
+        announce()
+
+    async def _open_log(self) -> None:
+        settings = self.settings
+        self.keyring = Keyring.load_or_create(settings.keys_dir)
+        self.notary = await Notary.open(
+            settings.log_dir, self.keyring, origin=settings.origin, durability=settings.durability
+        )
+        self._stack.push_async_callback(self.notary.close)
+        settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        server = await serve_notary(self.notary, settings.run_dir / "notary.sock")
+        self._stack.push_async_callback(server.close)
+        self.outcomes = Outcomes(self.notary, self.keyring)
+        await asyncio.to_thread(self._remember, LogReader(settings.log_dir))
+        sampler = Sampler(
+            self.keyring.derived("sampling/1"),
+            Rules(
+                base=settings.sample_base,
+                near_threshold=settings.sample_near,
+                low_confidence=settings.sample_near,
+            ),
+        )
+        self.recorder = Recorder(self.notary, self.keyring, sampler, durability=settings.durability)
+        self._stack.push_async_callback(self.recorder.close)
+        await self.notary.append(
+            Epoch(
+                id=new_id(),
+                time_us=now_us(),
+                instance=self.recorder.instance,
+                epoch=1,
+                sampling_commitment=sampler.commitment,
+            )
+        )
+
+    def _remember(self, reader: LogReader) -> None:
+        """One pass over the log: the outcomes, and which artefacts were put on record."""
+
+        def noted(entry: Any) -> tuple[int, Event]:
+            event = entry.event
+            if isinstance(event, ModelRegistered):
+                self._known[event.model, event.version] = f"{event.digest} {event.device}"
+            return entry.index, event
+
+        self.outcomes.remember(noted(entry) for entry in reader.entries())
+
+    async def _open_doors(self, explain: RemoteExplain | None) -> None:
+        settings = self.settings
+        self.plane = DataPlane(
+            fleet=self.fleet,
+            router=self.router,
+            recorder=self.recorder,
+            telemetry=self.telemetry,
+            timeout_s=settings.timeout_ms / 1000,
+            allow_force=settings.allow_force,
+        )
+        self.admin = Admin(self.fleet, self.router, self.outcomes, ready=lambda: self.ready)
+        self.http = HttpDoor(
+            self.plane,
+            self.admin,
+            Explaining(self.plane, explain),
+            max_body_bytes=settings.max_body_bytes,
+        )
+        self.grpc = GrpcServer(
+            Servicer(self.plane, self.admin, status_of),
+            address=settings.host,
+            port=settings.grpc_port,
+            max_bytes=settings.max_body_bytes,
+        )
+        self._stack.push_async_callback(self._drain)
+        await self.grpc.start()
+
+    async def _drain(self) -> None:
+        """Refuse new work, wait for what runs, stop gRPC."""
+        self.ready, self.plane.draining = False, True
+        await self.grpc.serving(ready=False)
+        await self.grpc.stop(self.settings.drain_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_s):
+                while self.plane.running:  # noqa: ASYNC110  at most a few turns, at shutdown
+                    await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        """Drain, then close everything in the reverse order of opening."""
+        await self._stack.aclose()
+
+    def _held(self) -> dict[str, list[str]]:
+        return {name: self.fleet.versions(name) for name in self.fleet.names()}
+
+    def _report_models(self) -> None:
+        for status in self.fleet.index():
+            if status.state != "READY":
+                log.error("%s:%s is %s: %s", *status)
+        if not self.fleet.slots:
+            log.error(
+                "no model is served: the registry under %s is empty; `weighbridge train` fills it",
+                self.fleet.registry.home,
+            )
+
+    async def _registered(self, slot: Slot) -> None:
+        """Put an artefact on record before it answers; once per digest and device."""
+        manifest = slot.manifest
+        fact = f"{manifest.digest} {slot.device}"
+        if self._known.get((manifest.name, manifest.version)) == fact:
+            return
+        await self.notary.append(
+            ModelRegistered(
+                id=new_id(),
+                time_us=now_us(),
+                model=manifest.name,
+                version=manifest.version,
+                digest=manifest.digest,
+                device=slot.device,
+                runtime=slot.runtime,
+                manifest_evaluation=dict(manifest.evaluation),
+            )
+        )
+        self._known[manifest.name, manifest.version] = fact
+
+    async def _configured(self, definition: Definition, reason: str) -> None:
+        """Record a definition before it takes effect."""
+        await self.notary.append(
+            AssignmentConfig(
+                id=new_id(),
+                time_us=now_us(),
+                experiment=definition.name,
+                experiment_version=definition.version,
+                epoch=definition.epoch,
+                model=definition.model,
+                definition=json.loads(json.dumps(definition.canonical())),
+                reason=reason,
+            )
+        )

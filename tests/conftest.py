@@ -1,0 +1,65 @@
+"""What the whole suite shares: one home folder with quickly trained models.
+
+The models are trained once from the real data with `fast=True` and kept below `.cache/`, under the
+digest of the code that makes them, so that a second run does not train again. A developer may name
+a home folder with trained models in WEIGHBRIDGE_TEST_MODELS instead.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _code_digest() -> str:
+    digest = hashlib.sha256()
+    runners = ROOT / "runners"
+    made_by = ("reference/*.py", "pipeline.py", "steps.py", "manifest.py", "card.py", "registry.py")
+    for path in sorted(path for pattern in made_by for path in runners.glob(pattern)):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@pytest.fixture(scope="session")
+def trained_home() -> Path:
+    """A home folder whose registry holds both fast versions of every reference model."""
+    given = os.environ.get("WEIGHBRIDGE_TEST_MODELS")
+    if given:
+        return Path(given).absolute()
+    home = ROOT / ".cache" / f"models-{_code_digest()}"
+    if not (home / "complete").exists():
+        _train(home)
+    return home
+
+
+def _train(home: Path) -> None:
+    environment = os.environ | {
+        "WEIGHBRIDGE_HOME": str(home),
+        "BENTOML_HOME": str(home / "bentoml"),
+    }
+    command = [sys.executable, "-c", "from services.cli import main; main()", "train", "--fast"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (home / "complete").touch()
+
+
+@pytest.fixture
+def home(trained_home: Path, tmp_path: Path) -> Path:
+    """A fresh home folder (keys and log of its own) that shares the trained models."""
+    own = tmp_path / "home"
+    own.mkdir()
+    shutil.copytree(trained_home / "keys", own / "keys")
+    for key in (own / "keys").iterdir():
+        key.chmod(0o600)
+    (own / "bentoml").symlink_to(trained_home / "bentoml")
+    return own

@@ -1,0 +1,115 @@
+"""A real gateway in its own process, for tests: start it, wait until it is ready, stop it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """A started gateway."""
+
+    process: subprocess.Popen[bytes]
+    home: Path
+    http_port: int
+    grpc_port: int
+    log: Path
+    environment: Mapping[str, str] = field(repr=False)
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def grpc(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+    def cli(self, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run `weighbridge WORDS` on this home."""
+        command = [sys.executable, "-c", "from services.cli import main; main()", *words]
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def stop(self, *, kill: bool = False) -> int:
+        """End the whole process group; returns the exit status."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL if kill else signal.SIGTERM)
+        try:
+            return self.process.wait(40)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def start(home: Path, **settings: str) -> Server:
+    """Start a gateway on free ports and wait until it is ready."""
+    http_port, grpc_port = free_port(), free_port()
+    log = home / "server.log"
+    environment = dict(os.environ) | {
+        "WEIGHBRIDGE_HOME": str(home),
+        "BENTOML_HOME": str(home / "bentoml"),
+        "WEIGHBRIDGE_HTTP_PORT": str(http_port),
+        "WEIGHBRIDGE_GRPC_PORT": str(grpc_port),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "PYTHONUNBUFFERED": "1",
+        **settings,
+    }
+    command = [sys.executable, "-m", "bentoml", "serve", "services.gateway:Gateway"]
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
+    server = Server(process, home, http_port, grpc_port, log, environment)
+    wait_ready(server)
+    return server
+
+
+def wait_ready(server: Server) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            break
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{server.http}/v2/health/ready", timeout=2).status_code == 200:
+                return
+        time.sleep(0.1)
+    server.stop(kill=True)
+    raise AssertionError(f"the server did not become ready:\n{server.output()[-4000:]}")
+
+
+@contextlib.contextmanager
+def running(home: Path, **settings: str) -> Iterator[Server]:
+    """A gateway for the length of a `with` block."""
+    server = start(home, **settings)
+    try:
+        yield server
+    finally:
+        server.stop()
