@@ -123,7 +123,7 @@ def report(
 
 @app.command()
 def demo(
-    rows: Annotated[int, typer.Option(help="held-out rows of each data set")] = 120,
+    rows: Annotated[int, typer.Option(help="held-out rows of each data set")] = 400,
 ) -> None:
     """Replay held-out data through a running server, then report and verify."""
     from .demo import run  # noqa: PLC0415  needs the extra `dev`

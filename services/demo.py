@@ -119,10 +119,10 @@ def _replay(settings: Settings, model: str, rows: int) -> Iterator[dict[str, Any
 
 
 def _unit(model: str, row: Mapping[str, np.ndarray[Any, Any]], place: int) -> str:
-    """Who asks: the user of a rating, otherwise one of a few hundred visitors."""
+    """Who asks: the user of a rating, otherwise one of 300 visitors."""
     if model == "recommend":
         return f"user-{row['user_id'].reshape(-1)[0]}"
-    return f"visitor-{place % 400}"
+    return f"visitor-{place % 300}"
 
 
 def _inputs(library: Any, row: Mapping[str, np.ndarray[Any, Any]]) -> list[Any]:

@@ -21,6 +21,7 @@ from _bentoml_sdk import Service
 
 from runners.fleet import Fleet
 
+from . import preflight
 from .explainer import Explainer
 from .native import predict
 from .runners import CnnRunner, DnnRunner, LstmRunner, attach_runners
@@ -77,6 +78,11 @@ class Gateway:
         cnn_runner = bentoml.depends(CnnRunner)
         lstm_runner = bentoml.depends(LstmRunner)
         dnn_runner = bentoml.depends(DnnRunner)
+
+    @bentoml.on_deployment
+    def check() -> None:
+        """Fail before any worker starts, with one sentence."""
+        preflight.check(_SETTINGS)
 
     @bentoml.on_startup
     async def open(self) -> None:

@@ -13,13 +13,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Settings", "settings"]
+__all__ = ["Settings", "SettingsError", "settings"]
 
 _SOCKET_PATH_MAX = 90
 _PROJECT = Path(__file__).resolve().parents[1]
+
+
+class SettingsError(ValueError):
+    """An environment variable holds what it may not."""
 
 
 class Settings(BaseSettings):
@@ -96,5 +100,16 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process, read at the first call."""
-    return Settings()
+    """The settings of this process, read at the first call.
+
+    Raises:
+        SettingsError: a variable holds what it may not; names it and says what it may be.
+    """
+    try:
+        return Settings()
+    except ValidationError as exc:
+        lines = [
+            f"WEIGHBRIDGE_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+            for fault in exc.errors()
+        ]
+        raise SettingsError("could not read the settings:\n" + "\n".join(lines)) from exc

@@ -1,0 +1,48 @@
+"""Before any worker starts: what would make every worker fail is found once and said in a sentence.
+
+Rule: BentoML restarts a worker that dies, which is right at three in the morning and wrong for a
+taken port; so the process that starts the workers first tries what they will need: the keys, the
+log (opening it is recovering it) and the gRPC port. Nothing is kept open.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from contextlib import closing
+
+from audit.errors import AuditError
+from audit.keys import Keyring
+from audit.log import Log
+
+from .settings import Settings
+
+__all__ = ["check"]
+
+
+def check(settings: Settings) -> None:
+    """Try what the workers will need; end the process with status 1 and a sentence if it fails."""
+    try:
+        _check_port(settings.host, settings.grpc_port)
+        keyring = Keyring.load_or_create(settings.keys_dir)
+        log = Log.open(settings.log_dir, keyring, origin=settings.origin)
+        log.close()
+    except (AuditError, OSError) as exc:
+        sys.stderr.write(f"weighbridge: not started: {exc}\n")
+        raise SystemExit(1) from exc
+    if log.recovered.cut is not None:
+        sys.stderr.write(f"weighbridge: recovered the log: cut a torn tail, {log.recovered.cut}\n")
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise OSError when another program listens on `port` (0 is always free)."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with closing(socket.socket(family)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as exc:
+            raise OSError(
+                f"could not listen on {host}:{port} for gRPC: {exc.strerror}; stop the program "
+                "that does, or set WEIGHBRIDGE_GRPC_PORT to a free port"
+            ) from exc

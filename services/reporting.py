@@ -1,0 +1,108 @@
+"""The audit report of this installation: the log, the keys and the analysis put together.
+
+Rule: the report is about one signed checkpoint and is the same bytes when made again from it; what
+it says of completeness is what `audit verify` says of the same files.
+Boundary: audit/report draws and counts; experiments/estimate analyses; this module hands one to the
+other and reads personal data only for the worked examples that were asked for.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+from audit.keys import Keyring
+from audit.note import open_checkpoint
+from audit.reader import LogReader
+from audit.record import Decision
+from audit.report import build, render_html, render_json
+from audit.verify import verify_log
+from experiments.estimate import analyse
+
+from .settings import Settings
+from .wiring import open_registry
+
+__all__ = ["moment_us", "write_report"]
+
+
+def moment_us(text: str, *, default: int) -> int:
+    """Unix microseconds of an ISO 8601 moment (UTC when it names no zone).
+
+    Raises:
+        ValueError: not such a moment; says what is.
+    """
+    if not text:
+        return default
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise ValueError(
+            f"could not read the moment '{text}': write 2026-11-21 or 2026-11-21T14:30:00"
+        ) from exc
+    zoned = found if found.tzinfo else found.replace(tzinfo=UTC)
+    return round(zoned.timestamp() * 1_000_000)
+
+
+def write_report(
+    settings: Settings, *, since: str, until: str, out: Path | None, examples: int
+) -> list[Path]:
+    """Write `report.html` and `report.json`; returns their paths.
+
+    Args:
+        settings: where the log and the keys are.
+        since: first moment; "" from the beginning.
+        until: last moment, excluded; "" up to the checkpoint.
+        out: the folder; None picks `reports/` below home.
+        examples: worked explanations per model version; 0 shows no personal data.
+    """
+    keyring = Keyring.load(settings.keys_dir)
+    reader = LogReader(settings.log_dir)
+    checkpoint = reader.checkpoint()
+    trusted = keyring.verifier_key(settings.origin)
+    size = open_checkpoint(checkpoint, trusted).size
+    entries = [(entry.index, entry.event) for entry in reader.entries(0, size)]
+    times = [event.time_us for _, event in entries] or [0]
+    findings = verify_log(settings.log_dir, str(trusted))
+
+    def payload(decision: str, name: str) -> bytes | None:
+        return reader.payload(keyring, decision, name)
+
+    def sealed(decision: Decision) -> dict[str, object] | None:
+        if decision.sealed is None:
+            return None
+        found: dict[str, object] = orjson.loads(keyring.open(decision.sealed, decision.id))
+        return found
+
+    data = build(
+        entries,
+        payload=payload,
+        sealed=sealed,
+        checkpoint=checkpoint,
+        since_us=moment_us(since, default=min(times)),
+        until_us=moment_us(until, default=max(times) + 1),
+        completeness=findings,
+        analyse=analyse,
+        positive_labels=_positive_labels(settings),
+        minimum_count=settings.fairness_minimum,
+        worked_per_model=examples,
+    )
+    folder = out or settings.home / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / "report.html", folder / "report.json"]
+    written[0].write_text(render_html(data), encoding="utf-8")
+    written[1].write_bytes(render_json(data))
+    return written
+
+
+def _positive_labels(settings: Settings) -> dict[str, str]:
+    """The label that counts as selected, for the models that declare protected attributes."""
+    registry = open_registry(settings)
+    found: dict[str, str] = {}
+    for name in registry.names():
+        for version in registry.versions(name):
+            manifest = registry.manifest(name, version)
+            if manifest.positive_label is not None and manifest.protected:
+                found[name] = manifest.positive_label
+    return found
