@@ -1,0 +1,209 @@
+r"""Encrypted payloads: what a decision was made from, erasable without touching the log.
+
+    blobs/<8 digits>.seg   header: 8 bytes "WBBLOB1\n", uint32 number, uint32 CRC-32; then records:
+        4 bytes  F5 'B' 'L' FE
+        uint32   length of the meta part, uint32 length of the sealed part
+        uint32   CRC-32 of meta and sealed, uint32 CRC-32 of the 16 bytes before
+        meta     canonical JSON {"id", "name", "slot"}
+        sealed   12 bytes nonce, AES-256-GCM of the payload; additional data = meta
+    blobs/subjects.keys      slots of 128 bytes, one data key per subject, wrapped by the master key
+
+Rule: only the notary writes, and the bytes are durable before the leaf that commits to them. The
+write-ahead log notes how far these files had grown, so a shortened one is noticed. Destroying a
+subject's slot makes its payloads unreadable and changes no leaf.
+Read next: subjects.py (the slots), payloads.py (reading).
+"""
+
+import struct
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from .appendfile import AppendFile
+from .canonical import dumps
+from .errors import LogDamaged, LogUnavailable
+from .files import FileLayer, make_directory, replace_file
+from .frames import Watermark
+from .keys import Keyring
+from .subjects import SubjectKeys
+
+BLOB_SEGMENT_BYTES = 256 << 20
+MAX_PAYLOAD_BYTES = 64 << 20
+SEGMENT_HEADER_BYTES = 16
+RECORD_MAGIC = b"\xf5BL\xfe"
+NONCE_BYTES = 12
+_SEGMENT = struct.Struct(">8sI")
+_RECORD = struct.Struct(">4sIII")
+_CRC = struct.Struct(">I")
+RECORD_HEADER_BYTES = _RECORD.size + 4
+
+
+class Payload(NamedTuple):
+    """One payload to store: found again by the decision's id and the name."""
+
+    decision_id: str
+    name: str
+    subject: str
+    data: bytes
+
+
+class RecordHeader(NamedTuple):
+    """The parsed header of a record."""
+
+    meta_bytes: int
+    sealed_bytes: int
+    crc: int
+
+
+def blob_segment_path(directory: Path, number: int) -> Path:
+    """Where payload segment `number` (from 0) lies."""
+    return directory / "blobs" / f"{number:08d}.seg"
+
+
+def format_blob_header(number: int) -> bytes:
+    """The first 16 bytes of payload segment `number`."""
+    head = _SEGMENT.pack(b"WBBLOB1\n", number)
+    return head + _CRC.pack(zlib.crc32(head))
+
+
+def format_record(meta: bytes, sealed: bytes) -> bytes:
+    """A record; the inverse of `parse_record_header` and two reads."""
+    head = _RECORD.pack(RECORD_MAGIC, len(meta), len(sealed), zlib.crc32(sealed, zlib.crc32(meta)))
+    return b"".join((head, _CRC.pack(zlib.crc32(head)), meta, sealed))
+
+
+def parse_record_header(raw: bytes) -> RecordHeader | None:
+    """The header in the first 20 bytes of `raw`, or None if they are not one."""
+    if len(raw) < RECORD_HEADER_BYTES or raw[:4] != RECORD_MAGIC:
+        return None
+    if zlib.crc32(raw[: _RECORD.size]) != _CRC.unpack_from(raw, _RECORD.size)[0]:
+        return None
+    return RecordHeader(*_RECORD.unpack_from(raw)[1:])
+
+
+class Blobs:
+    """The write end of the payload files, for one thread.
+
+    Args:
+        directory: the log's directory.
+        keyring: holds the master key, and the source of nonces.
+        watermark: how much of the files the log vouches for; the rest is cut off.
+        files: the system calls.
+        segment_bytes: a segment that has grown beyond this is followed by a new one.
+
+    Raises:
+        LogDamaged: the files are shorter than the log says, or a slot is damaged.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        keyring: Keyring,
+        watermark: Watermark,
+        files: FileLayer,
+        *,
+        segment_bytes: int = BLOB_SEGMENT_BYTES,
+    ) -> None:
+        self._directory = directory
+        self._random = keyring.random
+        self._files = files
+        self._segment_bytes = segment_bytes
+        make_directory(directory / "blobs", mode=0o700)
+        self._number = watermark.blob_segment
+        self.cut_bytes = self._cut_orphans(watermark)
+        self._subjects = SubjectKeys(directory, keyring, watermark.subjects, files)
+        size = max(watermark.blob_bytes, SEGMENT_HEADER_BYTES)
+        self._file = AppendFile(self._path(), size, files)
+
+    @property
+    def watermark(self) -> Watermark:
+        """How far the files have grown, durably."""
+        return Watermark(self._number, self._file.size, self._subjects.count)
+
+    def append(self, payloads: Iterable[Payload]) -> Watermark:
+        """Encrypt and store, durably; returns how far the files have grown.
+
+        Raises:
+            LogUnavailable: the disk refused; nothing that was acknowledged is affected.
+        """
+        payloads = list(payloads)
+        if not payloads:
+            return self.watermark
+        try:
+            # If we crash after either step: bytes that no leaf vouches for; recovery cuts them.
+            slots = self._subjects.ensure([payload.subject for payload in payloads])
+            records = [self._record(p, s) for p, s in zip(payloads, slots, strict=True)]
+            if self._file.size >= self._segment_bytes:
+                self._roll()
+            self._file.append(b"".join(records))
+        except OSError as exc:
+            raise LogUnavailable(f"could not store payloads: {exc}") from exc
+        return self.watermark
+
+    def roll_back(self, watermark: Watermark) -> None:
+        """Forget what was appended after `watermark`: the leaves failed to follow."""
+        self._subjects.roll_back(watermark.subjects)
+        if watermark.blob_segment == self._number:
+            self._file.roll_back(max(watermark.blob_bytes, SEGMENT_HEADER_BYTES))
+
+    def destroy(self, subject: str) -> bool:
+        """Destroy the data keys of `subject`; whether it had any.
+
+        Raises:
+            LogUnavailable: the disk refused; call again.
+        """
+        try:
+            return self._subjects.destroy(subject)
+        except OSError as exc:
+            raise LogUnavailable(f"could not destroy a data key: {exc}") from exc
+
+    def close(self) -> None:
+        """Release the files."""
+        self._file.close()
+        self._subjects.close()
+
+    def _record(self, payload: Payload, slot: int) -> bytes:
+        meta = dumps({"id": payload.decision_id, "name": payload.name, "slot": slot})
+        nonce = self._random(NONCE_BYTES)
+        sealed = AESGCM(self._subjects.key(slot)).encrypt(nonce, payload.data, meta)
+        return format_record(meta, nonce + sealed)
+
+    def _roll(self) -> None:
+        path = blob_segment_path(self._directory, self._number + 1)
+        replace_file(path, format_blob_header(self._number + 1), mode=0o600)
+        self._file.close()
+        self._number += 1
+        self._file = AppendFile(path, SEGMENT_HEADER_BYTES, self._files)
+
+    def _path(self) -> Path:
+        return blob_segment_path(self._directory, self._number)
+
+    def _cut_orphans(self, watermark: Watermark) -> int:
+        """Remove what no leaf vouches for; how many bytes that was."""
+        number, cut = self._number + 1, 0
+        while (later := blob_segment_path(self._directory, number)).exists():
+            cut += later.stat().st_size
+            later.unlink()
+            number += 1
+        path = self._path()
+        if not path.exists() and watermark.blob_bytes == 0:
+            replace_file(path, format_blob_header(self._number), mode=0o600)
+        size = path.stat().st_size if path.exists() else -1
+        if size < watermark.blob_bytes:
+            found = f"{size} bytes" if size >= 0 else "no such file"
+            raise LogDamaged(
+                path, offset=None, expected=f"{watermark.blob_bytes} bytes", found=found
+            )
+        return cut + size - max(watermark.blob_bytes, SEGMENT_HEADER_BYTES)
+
+
+def unseal(key: bytes, meta: bytes, sealed: bytes) -> bytes:
+    """The payload in a record.
+
+    Raises:
+        InvalidTag: changed bytes or another key.
+    """
+    return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], meta)

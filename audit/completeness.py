@@ -1,0 +1,94 @@
+"""Whether every answer that was given is in the log: contiguous numbers, explained gaps.
+
+Each gateway process numbers its answers 1, 2, 3, … A number is accounted for by the decision that
+carries it, or by a `gap` event that says why an answer was refused. Anything else is missing: an
+answer may have left without a record.
+Rule: pure; fed with events in log order; memory is proportional to what is out of order.
+Read next: verify.py.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Missing(NamedTuple):
+    """Numbers [first, last] of an instance that nothing accounts for."""
+
+    instance: str
+    first: int
+    last: int
+    next_time_us: int  # when the answer after them was recorded
+
+
+@dataclass
+class _Instance:
+    done: int = 0  # every number up to here is accounted for
+    ahead: dict[int, int] = field(default_factory=dict)  # number -> time
+    gaps: dict[int, int] = field(default_factory=dict)  # first -> last
+
+    def advance(self) -> None:
+        while True:
+            following = self.done + 1
+            if following in self.ahead:
+                del self.ahead[following]
+                self.done = following
+            elif following in self.gaps:
+                self.done = max(self.done, self.gaps.pop(following))
+            else:
+                return
+
+    def missing(self, name: str) -> Iterator[Missing]:
+        spans = sorted(
+            [(seq, seq, time) for seq, time in self.ahead.items()]
+            + [(first, last, 0) for first, last in self.gaps.items()]
+        )
+        reached = self.done
+        for first, last, time in spans:
+            if first > reached + 1:
+                yield Missing(name, reached + 1, first - 1, time)
+            reached = max(reached, last)
+
+
+class Completeness:
+    """Accounts for the numbers of every instance."""
+
+    def __init__(self) -> None:
+        self._instances: dict[str, _Instance] = {}
+        self.decisions = 0
+        self.refused = 0
+        self.both: list[tuple[str, int]] = []
+
+    def decision(self, instance: str, seq: int, time_us: int) -> bool:
+        """Account for a decision; False if its number was already taken by another one."""
+        self.decisions += 1
+        state = self._instances.setdefault(instance, _Instance())
+        if seq == state.done + 1:
+            state.done = seq
+        elif seq in state.ahead or seq <= state.done:
+            return False
+        else:
+            state.ahead[seq] = time_us
+        if state.ahead or state.gaps:
+            state.advance()
+        return True
+
+    def gap(self, instance: str, first: int, last: int) -> None:
+        """Account for numbers whose answers were refused."""
+        self.refused += max(0, last - first + 1)
+        state = self._instances.setdefault(instance, _Instance())
+        if first <= state.done:
+            # An append that failed may have been stored after all: recorded and refused.
+            self.both.append((instance, first))
+            first = state.done + 1
+        if first <= last:
+            state.gaps[first] = max(last, state.gaps.get(first, 0))
+            state.advance()
+
+    def missing(self) -> list[Missing]:
+        """Every range of numbers that nothing accounts for."""
+        return [m for name, state in self._instances.items() for m in state.missing(name)]
+
+    def instances(self) -> dict[str, int]:
+        """For each instance the highest number up to which all is accounted for."""
+        return {name: state.done for name, state in self._instances.items()}

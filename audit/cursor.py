@@ -1,0 +1,101 @@
+"""Reading committed groups from the write-ahead log, in this process or another.
+
+Rule: a cursor never reads past the Position it is given, so it never sees bytes that an fdatasync
+has not covered. It keeps its place, so following costs only the new bytes;
+seeking hops over frame headers and reads no bodies.
+Damage raises LogDamaged, which names the file and the offset.
+Read next: reader.py.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import LogDamaged
+from .frames import (
+    FRAME_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES,
+    Damage,
+    Frame,
+    check_segment_header,
+    parse_header,
+    scan,
+    segment_name,
+    segments,
+)
+from .marker import Position
+
+
+class WalCursor:
+    """A place in the log, always at the beginning of a group. Holds no open file."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._segment = 0
+        self._offset = SEGMENT_HEADER_BYTES
+        self.leaf = 0
+
+    def seek(self, leaf: int) -> None:
+        """Go to the group that holds `leaf`, or would.
+
+        Raises:
+            LogDamaged: the segment is missing or its header is damaged.
+        """
+        segment = self._segment_of(leaf)
+        if segment != self._segment or leaf < self.leaf:
+            self._segment, self._offset, self.leaf = segment, SEGMENT_HEADER_BYTES, segment
+        with self._open() as file:
+            file.seek(self._offset)
+            while header := parse_header(file.read(FRAME_HEADER_BYTES)):
+                if header.first + header.count > leaf:
+                    return
+                self._offset = file.seek(header.length, os.SEEK_CUR)
+                self.leaf = header.first + header.count
+        # What stopped us may be the end or damage; `frames` tells which.
+
+    def frames(self, upto: Position) -> Iterator[Frame]:
+        """Every group from here to `upto`; the cursor moves along.
+
+        Raises:
+            LogDamaged: a group is not whole although it was committed.
+        """
+        while self.leaf < upto.leaves:
+            yield from self._rest_of_segment(upto)
+            if self.leaf < upto.leaves:
+                self._next_segment(upto)
+
+    def _rest_of_segment(self, upto: Position) -> Iterator[Frame]:
+        end = upto.offset if self._segment == upto.segment else None
+        with self._open() as file:
+            for frame in scan(file, offset=self._offset, first=self.leaf, end=end):
+                if isinstance(frame, Damage):
+                    raise self._damaged(frame)
+                self._offset, self.leaf = frame.end, frame.first + frame.count
+                yield frame
+
+    def _next_segment(self, upto: Position) -> None:
+        if self.leaf == self._segment:
+            expected = f"leaf {self.leaf} of {upto.leaves}"
+            raise self._damaged(Damage(self._offset, expected, "the end of the segment"))
+        self._segment, self._offset = self.leaf, SEGMENT_HEADER_BYTES
+
+    def _open(self) -> BinaryIO:
+        path = self._directory / "wal" / segment_name(self._segment)
+        try:
+            # Unbuffered: read-ahead could keep bytes that the writer later takes back.
+            file = path.open("rb", buffering=0)
+        except OSError as exc:
+            raise LogDamaged(path, offset=None, expected="a segment", found=str(exc)) from exc
+        damage = check_segment_header(file.read(SEGMENT_HEADER_BYTES), self._segment)
+        if damage is not None:
+            file.close()
+            raise self._damaged(damage)
+        return file
+
+    def _segment_of(self, leaf: int) -> int:
+        return max((first for first, _ in segments(self._directory) if first <= leaf), default=0)
+
+    def _damaged(self, damage: Damage) -> LogDamaged:
+        path = self._directory / "wal" / segment_name(self._segment)
+        return LogDamaged(path, offset=damage.offset, expected=damage.expected, found=damage.found)

@@ -1,0 +1,287 @@
+"""Every kind of event the log can hold, one frozen dataclass each.
+
+Rule: `type` and `schema` are part of the bytes; a field is never renamed or removed within one
+schema number. Integers are below 2^53; a number that is not an integer is a decimal string (see
+canonical.decimal); times are Unix microseconds; digests and hashes are lower-case hex. No event
+holds a person's raw data: units are keyed hashes, inputs and outputs are commitments.
+Read next: record.py (the bytes).
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from .canonical import JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What all events share: a UUIDv7 and the time in Unix microseconds."""
+
+    type: ClassVar[str] = ""
+    schema: ClassVar[int] = 1
+    id: str
+    time_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision(Event):
+    """One answer of a model: who was assigned to what, what served, and commitments to the data.
+
+    `instance` (8 hex digits) and `seq` (1, 2, 3, …) number the answers of one gateway process
+    without gaps, so that a reviewer can prove completeness from the log alone.
+    """
+
+    type: ClassVar[str] = "decision"
+    instance: str
+    seq: int
+    origin: str  # "http" | "grpc" | "native" | "v1"
+    route: str
+    unit_ref: str
+    unit_source: str  # "header" | "parameter" | "request_id"
+    experiment: str | None = None
+    experiment_version: str | None = None
+    epoch: int = 0
+    slot: int | None = None
+    arm_assigned: str | None = None
+    arm_served: str | None = None
+    propensity: str | None = None
+    reason: str  # "assigned" | "version_named" | "forced" | "no_experiment"
+    model: str
+    version: str
+    digest: str
+    runtime: str
+    device: str
+    input_commitment: str
+    output_commitment: str
+    sealed: str | None = None
+    rows: int
+    label_counts: dict[str, int]
+    label: str | None = None
+    score: str | None = None
+    threshold: str | None = None
+    sampling: dict[str, JSON]  # {"rule", "probability", "selected"}
+    trace_id: str | None = None
+    span_id: str | None = None
+    latency_us: dict[str, int]  # {"queue", "infer", "total"}
+    durability: str  # "strict" | "bounded" | "async"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignmentConfig(Event):
+    """An experiment's definition, recorded before it takes effect."""
+
+    type: ClassVar[str] = "assignment_config"
+    experiment: str
+    experiment_version: str
+    epoch: int
+    model: str
+    definition: dict[str, JSON]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRegistered(Event):
+    """A model version became known to this installation, with its evaluation."""
+
+    type: ClassVar[str] = "model_registered"
+    model: str
+    version: str
+    digest: str
+    device: str | None = None
+    runtime: str | None = None
+    manifest_evaluation: dict[str, JSON]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPromoted(Event):
+    """Traffic of a model moved forward to a version."""
+
+    type: ClassVar[str] = "model_promoted"
+    model: str
+    version: str
+    digest: str
+    previous_version: str | None = None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRolledBack(Event):
+    """Traffic of a model moved back to an earlier version."""
+
+    type: ClassVar[str] = "model_rolled_back"
+    model: str
+    version: str
+    digest: str
+    previous_version: str | None = None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Event):
+    """What became of a decision or a unit, reported later. `event_id` makes it idempotent."""
+
+    type: ClassVar[str] = "outcome"
+    decision: str | None = None
+    unit_ref: str | None = None
+    metric: str
+    value: str
+    event_id: str
+    observed_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplanationRecord(Event):
+    """An explanation was made; its body is an encrypted payload, here is what may be public."""
+
+    type: ClassVar[str] = "explanation"
+    decision: str
+    model: str
+    version: str
+    digest: str
+    kind: str
+    target_label: str
+    explainer: str
+    explainer_version: str
+    seed: str
+    samples: int
+    fit_r2: str
+    local_error: str
+    stability: str | None = None
+    cost_ms: int
+    low_fit: bool
+    body_commitment: str
+    row: int = 0  # which row of the decision
+    n_features: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplanationSkipped(Event):
+    """A decision was selected for an explanation and has none, and why."""
+
+    type: ClassVar[str] = "explanation_skipped"
+    decision: str
+    reason: str
+    detail_code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FairnessWindow(Event):
+    """Selection rates by group over the leaves [from_leaf, to_leaf)."""
+
+    type: ClassVar[str] = "fairness_window"
+    model: str
+    arm: str | None
+    version: str
+    from_leaf: int
+    to_leaf: int
+    from_us: int
+    to_us: int
+    attribute: str
+    groups: list[dict[str, JSON]]  # {group, n, positive, selection_rate, impact_ratio, verdict}
+    reference_group: str | None = None
+    minimum_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert(Event):
+    """A guardrail, a drift or a fairness limit was crossed."""
+
+    type: ClassVar[str] = "alert"
+    name: str
+    severity: str  # "info" | "warn" | "critical"
+    message: str
+    model: str | None = None
+    details: dict[str, JSON]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override(Event):
+    """A person replaced a model's answer."""
+
+    type: ClassVar[str] = "override"
+    decision: str
+    actor: str
+    reason: str
+    label_before: str | None = None
+    label_after: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure(Event):
+    """A subject's data key was destroyed: its payloads are unreadable from here on."""
+
+    type: ClassVar[str] = "erasure"
+    unit_ref: str
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access(Event):
+    """Somebody read personal data or changed a setting."""
+
+    type: ClassVar[str] = "access"
+    actor: str
+    action: str
+    target: str | None = None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRotation(Event):
+    """A key was replaced; both are named by a digest, never by their bytes."""
+
+    type: ClassVar[str] = "key_rotation"
+    purpose: str
+    old_key: str | None = None
+    new_key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch(Event):
+    """A process began an epoch: commits to the sampling key it will use, reveals the last one."""
+
+    type: ClassVar[str] = "epoch"
+    instance: str | None = None
+    epoch: int
+    sampling_commitment: str
+    revealed_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap(Event):
+    """Sequence numbers [first_seq, last_seq] of an instance were consumed by refused answers."""
+
+    type: ClassVar[str] = "gap"
+    instance: str
+    first_seq: int
+    last_seq: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownEvent(Event):
+    """An event of a type or schema written by a newer version: kept whole, read by name."""
+
+    body: dict[str, Any]
+
+
+ALL: tuple[type[Event], ...] = (
+    Decision,
+    AssignmentConfig,
+    ModelRegistered,
+    ModelPromoted,
+    ModelRolledBack,
+    Outcome,
+    ExplanationRecord,
+    ExplanationSkipped,
+    FairnessWindow,
+    Alert,
+    Override,
+    Erasure,
+    Access,
+    KeyRotation,
+    Epoch,
+    Gap,
+)

@@ -1,0 +1,116 @@
+"""The only places where bytes reach the disk, so that tests can put faults between.
+
+Rule: `FileLayer` is what the write path may do to a file; nothing here retries or hides an
+OSError. `replace_file` makes a file appear whole or not at all.
+Read next: wal.py (the rules of the write path).
+"""
+
+import errno
+import os
+from pathlib import Path
+from typing import Protocol
+
+
+class FileLayer(Protocol):
+    """The system calls of the write path: the seam for fault injection."""
+
+    def write(self, fd: int, data: bytes, offset: int) -> int:
+        """Write at `offset`; the number of bytes written may be short, as pwrite's may."""
+        ...
+
+    def write_durably(self, fd: int, data: bytes, offset: int) -> int:
+        """As `write`, and the bytes written are durable on return: `write` and `fdatasync` in one.
+
+        One call matters: each one gives up the interpreter lock, and a thread beside a busy event
+        loop may wait milliseconds to have it back.
+        """
+        ...
+
+    def fdatasync(self, fd: int) -> None:
+        """Make the file's data durable."""
+        ...
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut the file to `size` bytes."""
+        ...
+
+
+class OsFiles:
+    """The real thing."""
+
+    def write(self, fd: int, data: bytes, offset: int) -> int:
+        """See FileLayer."""
+        return os.pwrite(fd, data, offset)
+
+    def write_durably(self, fd: int, data: bytes, offset: int) -> int:
+        """See FileLayer."""
+        return os.pwritev(fd, [data], offset, os.RWF_DSYNC)
+
+    def fdatasync(self, fd: int) -> None:
+        """See FileLayer."""
+        os.fdatasync(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """See FileLayer."""
+        os.ftruncate(fd, size)
+
+
+def write_all(
+    files: FileLayer, fd: int, data: bytes, offset: int, *, durably: bool = False
+) -> None:
+    """Write every byte of `data` at `offset`, going on after short writes.
+
+    Raises:
+        OSError: the system refused; some bytes may have been written.
+    """
+    write = files.write_durably if durably else files.write
+    while data:
+        written = write(fd, data, offset)
+        if written <= 0:
+            raise OSError(errno.EIO, "the system wrote no bytes and gave no reason")
+        data, offset = data[written:], offset + written
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
+    """Put `data` at `path` atomically: a reader sees the old bytes or the new ones, never a mix.
+
+    If we crash before the rename, the old file stands and a `.tmp` is left over; after it, the
+    new one does. With `durable`, the bytes and the name are on disk on return.
+
+    Raises:
+        OSError: nothing was replaced.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        write_all(OsFiles(), fd, data, 0)
+        if durable:
+            os.fsync(fd)
+    except OSError:
+        temporary.unlink()
+        raise
+    finally:
+        os.close(fd)
+    temporary.replace(path)
+    if durable:
+        fsync_directory(path.parent)
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make the names in `directory` durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_directory(directory: Path, *, mode: int = 0o755) -> None:
+    """Make `directory` and its parents, durably."""
+    missing = []
+    while not directory.exists():
+        missing.append(directory)
+        directory = directory.parent
+    for path in reversed(missing):
+        path.mkdir(mode=mode, exist_ok=True)
+        fsync_directory(path.parent)

@@ -1,0 +1,202 @@
+"""The keys of one installation: a signing key, a master key and a unit key, in files.
+
+Files in the key folder (mode 0700), each 0600 and one line `weighbridge-key <purpose> <hex>
+<first 8 hex digits of SHA-256 of the line so far>`:
+    log.key     Ed25519 seed: signs checkpoints; only the notary needs it
+    master.key  AES-256: wraps the data keys of subjects, and seals the private part of records
+    unit.key    HMAC-SHA256: turns unit names into references
+    keyring.id  the fingerprints of the three; written last, so its absence means that making
+                the keyring was interrupted and may be finished, its presence that a missing key
+                is a loss and must not be papered over by a new one
+Rule: a key that is damaged, foreign or readable by others is refused with KeyFileError, which
+names the file; no key is ever replaced here.
+Read next: note.py (what log.key signs), blobs.py (what master.key wraps).
+"""
+
+import base64
+import fcntl
+import hashlib
+import hmac
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from .errors import KeyFileError, PayloadDamaged
+from .files import fsync_directory, replace_file
+from .note import Signer, VerifierKey
+
+_PURPOSES = ("log", "master", "unit")
+_KEY_BYTES = 32
+_NONCE_BYTES = 12
+
+RandomBytes = Callable[[int], bytes]
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """The keys, and what may be done with them. Never printed: its repr shows no bytes.
+
+    Args:
+        log_seed: 32 bytes; empty in a process that must not sign.
+        master: 32 bytes.
+        unit: 32 bytes.
+        random: source of nonces.
+    """
+
+    log_seed: bytes = field(repr=False)
+    master: bytes = field(repr=False)
+    unit: bytes = field(repr=False)
+    random: RandomBytes = field(default=os.urandom, repr=False, compare=False)
+
+    @classmethod
+    def load_or_create(cls, directory: Path, *, random: RandomBytes = os.urandom) -> "Keyring":
+        """Read the keyring, making it first if the folder has none. Safe for many processes.
+
+        Raises:
+            KeyFileError: a file is missing, damaged, or open to others; or not readable.
+        """
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with (directory / "lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not (directory / "keyring.id").exists():
+                    _create(directory, random)
+        except OSError as exc:
+            raise KeyFileError(f"could not open the key folder {directory}: {exc}") from exc
+        return cls.load(directory, random=random)
+
+    @classmethod
+    def load(
+        cls, directory: Path, *, signing: bool = True, random: RandomBytes = os.urandom
+    ) -> "Keyring":
+        """Read an existing keyring; `signing=False` leaves the signing key unread.
+
+        Raises:
+            KeyFileError: as `load_or_create`.
+        """
+        known = _read_fingerprints(directory / "keyring.id")
+        wanted = _PURPOSES if signing else _PURPOSES[1:]
+        keys = {purpose: _read_key(directory, purpose, known) for purpose in wanted}
+        return cls(keys.get("log", b""), keys["master"], keys["unit"], random)
+
+    def unit_ref(self, unit: str) -> str:
+        """The keyed reference of a unit, 32 hex digits: stable, and meaningless without the key."""
+        return hmac.digest(self.unit, b"unit\x00" + unit.encode(), "sha256").hex()[:32]
+
+    def seal(self, data: bytes, aad: str) -> str:
+        """Encrypt the private part of a record; the inverse of `open`.
+
+        Each `aad` (the record's id) has a key of its own, so random nonces never run out.
+        """
+        nonce = self.random(_NONCE_BYTES)
+        sealed = AESGCM(self._seal_key(aad)).encrypt(nonce, data, aad.encode())
+        return base64.b64encode(nonce + sealed).decode()
+
+    def open(self, sealed: str, aad: str) -> bytes:
+        """Decrypt what `seal` made for the same `aad`; `open(seal(x, a), a) == x`.
+
+        Raises:
+            PayloadDamaged: changed bytes, another record's bytes, or another keyring.
+        """
+        try:
+            raw = base64.b64decode(sealed, validate=True)
+            key = AESGCM(self._seal_key(aad))
+            return key.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], aad.encode())
+        except (InvalidTag, ValueError) as exc:
+            raise PayloadDamaged(f"could not open the sealed part of {aad}: {exc!r}") from exc
+
+    def signer(self, origin: str) -> Signer:
+        """The signer of checkpoints of the log named `origin`.
+
+        Raises:
+            KeyFileError: this keyring was loaded without its signing key.
+        """
+        if not self.log_seed:
+            raise KeyFileError("could not sign: this process loaded the keyring without log.key")
+        return Signer(origin, self.log_seed)
+
+    def verifier_key(self, origin: str) -> VerifierKey:
+        """The public key to hand to auditors; `str()` of it is C2SP's vkey text."""
+        return self.signer(origin).verifier_key
+
+    @cached_property
+    def public_key(self) -> bytes:
+        """The raw 32 bytes of the Ed25519 public key."""
+        if not self.log_seed:
+            raise KeyFileError("could not name the public key: loaded without log.key")
+        return Ed25519PrivateKey.from_private_bytes(self.log_seed).public_key().public_bytes_raw()
+
+    def derived(self, purpose: str) -> bytes:
+        """A 32-byte key for one purpose, derived from the master key."""
+        return hmac.digest(self.master, b"derive\x00" + purpose.encode(), "sha256")
+
+    def _seal_key(self, aad: str) -> bytes:
+        return hmac.digest(self.master, b"seal\x00" + aad.encode(), "sha256")
+
+
+def _create(directory: Path, random: RandomBytes) -> None:
+    # A crash in here leaves no keyring.id: the next call keeps the keys already made and goes on.
+    marks = []
+    for purpose in _PURPOSES:
+        path = directory / f"{purpose}.key"
+        if not path.exists():
+            _write_line(path, f"weighbridge-key {purpose} {random(_KEY_BYTES).hex()}")
+        key = _parse_line(path, f"weighbridge-key {purpose} ")
+        marks.append(f"{purpose}={_fingerprint(purpose, key)}")
+    _write_line(directory / "keyring.id", "weighbridge-keyring " + ",".join(marks))
+    fsync_directory(directory)
+
+
+def _write_line(path: Path, text: str) -> None:
+    replace_file(path, f"{text} {_checksum(text)}\n".encode(), mode=0o600)
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _fingerprint(purpose: str, key: str) -> str:
+    return hashlib.sha256(f"weighbridge {purpose} fingerprint {key}".encode()).hexdigest()[:32]
+
+
+def _parse_line(path: Path, prefix: str) -> str:
+    try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise KeyFileError(
+                f"could not use {path}: others may read it; make it private with "
+                f"`chmod 600 {path}`, and replace the key if it was exposed"
+            )
+        line = path.read_text(encoding="ascii")
+    except FileNotFoundError as exc:
+        raise KeyFileError(
+            f"could not read {path}: it is missing; restore it from the backup, since a new key "
+            "would not open what the old one closed"
+        ) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise KeyFileError(f"could not read {path}: {exc}") from exc
+    text, _, checksum = line.removesuffix("\n").rpartition(" ")
+    if not line.endswith("\n") or checksum != _checksum(text) or not text.startswith(prefix):
+        raise KeyFileError(f"could not use {path}: it is damaged; restore it from the backup")
+    return text.removeprefix(prefix)
+
+
+def _read_fingerprints(path: Path) -> dict[str, str]:
+    pairs = (mark.partition("=") for mark in _parse_line(path, "weighbridge-keyring ").split(","))
+    return {purpose: value for purpose, _, value in pairs}
+
+
+def _read_key(directory: Path, purpose: str, known: dict[str, str]) -> bytes:
+    path = directory / f"{purpose}.key"
+    text = _parse_line(path, f"weighbridge-key {purpose} ")
+    if _fingerprint(purpose, text) != known.get(purpose):
+        raise KeyFileError(
+            f"could not use {path}: it is not the key this keyring was made with (keyring.id)"
+        )
+    return bytes.fromhex(text)

@@ -1,0 +1,293 @@
+"""The notary: many tasks append, one thread writes, each append returns when it is on disk.
+
+Rules:
+1. Natural batching: an idle notary writes at once; what arrives while one fdatasync runs is the
+   next group. No timer delays an append.
+2. One thread writes, another signs checkpoints; the event loop only encodes and waits. The
+   futures of a group are resolved in one loop callback.
+3. A group fails as a whole with LogUnavailable, and nothing in it was acknowledged. The next
+   append tries again: there is no broken state that needs a restart.
+4. An append that was cancelled is written all the same: its sequence number leaves no gap.
+5. An event id is stored once: appending the same bytes again gives the same receipt, other bytes
+   under a used id raise EventConflict (within the last 65,536 events, and those of the log's tail
+   after a restart).
+Read next: groups.py (the writing thread), socket_link.py (appending from other processes),
+reader.py (reading there).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from .blobs import MAX_PAYLOAD_BYTES, Payload
+from .errors import (
+    AuditError,
+    EntryTooLarge,
+    LogOverloaded,
+    LogUnavailable,
+)
+from .events import Event
+from .files import FileLayer
+from .groups import GroupWriter, Pending
+from .keys import Keyring
+from .log import Log, Record
+from .merkle import leaf_hash
+from .note import Checkpoint
+from .prove import prove
+from .reader import LogReader
+from .receipts import RECENT_EVENTS, Durability, Receipt, RecentEvents, event_id_in
+from .record import encode, subject_of
+from .wal import SEGMENT_BYTES, RecoveryReport
+
+__all__ = ["Durability", "Notary", "Receipt"]
+
+_LOGGER = logging.getLogger("weighbridge.audit")
+_T = TypeVar("_T")
+_NO_PAYLOADS: Mapping[str, bytes] = {}
+
+
+class Notary:
+    """The one writer of a log, for the tasks of one event loop. Make it with `open`."""
+
+    def __init__(
+        self, log: Log, directory: Path, *, origin: str, durability: Durability, max_pending: int
+    ) -> None:
+        self._log = log
+        self._directory = directory
+        self._origin = origin
+        self._durability = durability
+        self._max_pending = max_pending
+        self._loop = asyncio.get_running_loop()
+        self._groups = GroupWriter(self._loop, log, self._resolve, self._reject)
+        self._signer = ThreadPoolExecutor(1, thread_name_prefix="audit-signer")
+        self._closed = False
+        self._due = asyncio.Event()
+        self._checkpoint_entries = 0
+        self._publishing: asyncio.Task[None] | None = None
+        self._recent = RecentEvents()
+        self.failure: str | None = None
+        self.checkpoint_failure: str | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        keyring: Keyring,
+        *,
+        origin: str,
+        durability: Durability = "strict",
+        checkpoint_interval_s: float = 1.0,
+        checkpoint_entries: int = 10_000,
+        max_pending: int = 16_384,
+        segment_bytes: int = SEGMENT_BYTES,
+        files: FileLayer | None = None,
+    ) -> "Notary":
+        """Take the lock, recover the log, sign a checkpoint, and start.
+
+        Args:
+            directory: the log's directory, made if missing.
+            keyring: with its signing key.
+            origin: the log's name in receipts and checkpoints.
+            durability: of appends that do not say; "strict" acknowledges after the fdatasync, the
+                others after the write, with the fdatasync following at once.
+            checkpoint_interval_s: a grown log is signed at least this often.
+            checkpoint_entries: and sooner, after this many records.
+            max_pending: appends waiting beyond this are refused with LogOverloaded.
+            segment_bytes: size of a write-ahead segment.
+            files: the system calls; the real ones by default.
+
+        Raises:
+            LogLocked, LogDamaged, LogUnavailable: see Log.open.
+        """
+        log = await asyncio.to_thread(
+            Log.open, directory, keyring, origin=origin, files=files, segment_bytes=segment_bytes
+        )
+        notary = cls(log, directory, origin=origin, durability=durability, max_pending=max_pending)
+        if log.recovered.cut is not None:
+            _LOGGER.warning("recovered the log: cut a torn tail, %s", log.recovered.cut)
+        try:
+            await notary._in_signer(notary._seed_recent)
+        except BaseException:
+            log.close()
+            raise
+        notary._checkpoint_entries = checkpoint_entries
+        notary._publishing = asyncio.create_task(notary._publish_regularly(checkpoint_interval_s))
+        return notary
+
+    @property
+    def origin(self) -> str:
+        """The log's name."""
+        return self._origin
+
+    @property
+    def directory(self) -> Path:
+        """Where the log lies; for readers."""
+        return self._directory
+
+    @property
+    def size(self) -> int:
+        """How many leaves are durable."""
+        return self._log.position.leaves
+
+    @property
+    def recovery(self) -> RecoveryReport:
+        """What opening found and did."""
+        return self._log.recovered
+
+    @property
+    def signed(self) -> Checkpoint:
+        """The last signed checkpoint."""
+        return self._log.signed
+
+    async def append(
+        self,
+        event: Event,
+        *,
+        payloads: Mapping[str, bytes] = _NO_PAYLOADS,
+        subject: str | None = None,
+        durability: Durability | None = None,
+    ) -> Receipt:
+        """Store an event; returns when it is as durable as asked.
+
+        Args:
+            event: what happened.
+            payloads: bodies by name, encrypted beside the log, durable before the event; found
+                again under the event's decision id.
+            subject: whose data the payloads are, for erasure; the decision itself if None.
+            durability: overrides the notary's.
+
+        Raises:
+            EventInvalid, EntryTooLarge, EventConflict: the event cannot be stored; do not retry.
+            LogUnavailable: it was not acknowledged; retry with the same event id.
+        """
+        decision_id = subject_of(event)
+        return await self.append_encoded(
+            event.id,
+            encode(event),
+            payloads=self._payloads(decision_id, payloads, subject or decision_id),
+            durability=durability,
+        )
+
+    async def append_encoded(
+        self,
+        event_id: str,
+        data: bytes,
+        *,
+        payloads: tuple[Payload, ...] = (),
+        durability: Durability | None = None,
+    ) -> Receipt:
+        """As `append`, for bytes that `encode` made."""
+        leaf = leaf_hash(data)
+        known = self._recent.find(event_id, leaf)
+        if known is not None:
+            return known if isinstance(known, Receipt) else await asyncio.shield(known)
+        if self._closed:
+            raise LogUnavailable("could not store a record: the notary is closed")
+        if self._groups.waiting >= self._max_pending:
+            raise LogOverloaded(f"could not store a record: {self._groups.waiting} are waiting")
+        future: asyncio.Future[Receipt] = self._loop.create_future()
+        relaxed = (durability or self._durability) != "strict"
+        self._recent.put(event_id, leaf, future)
+        self._groups.put(Pending(event_id, Record(data, payloads), leaf, relaxed, future))
+        return await asyncio.shield(future)
+
+    async def checkpoint(self) -> Checkpoint:
+        """Sign everything durable now, rather than at the next interval.
+
+        Raises:
+            LogUnavailable: the disk refused; the last checkpoint stands.
+        """
+        return await self._in_signer(self._log.publish)
+
+    async def prove(self, index: int) -> str:
+        """The tlog-proof of a durable leaf, signing a checkpoint first if none covers it."""
+        if index >= self.signed.size:
+            await self.checkpoint()
+        return await asyncio.to_thread(prove, LogReader(self._directory), index)
+
+    async def destroy_subject(self, subject: str) -> bool:
+        """Destroy a subject's data keys; whether it had any. Record an Erasure beside it."""
+        return await self._groups.run(lambda: self._log.destroy(subject))
+
+    async def close(self) -> None:
+        """Write what is queued, sign a last checkpoint, release the lock. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._groups.drain()
+        if self._publishing is not None:
+            self._publishing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._publishing
+        await self._publish_once()
+        await self._groups.run(self._log.close)
+        self._groups.shutdown()
+        self._signer.shutdown()
+
+    # --- on the loop ------------------------------------------------------------------------
+
+    def _payloads(
+        self, decision_id: str, payloads: Mapping[str, bytes], subject: str
+    ) -> tuple[Payload, ...]:
+        if not payloads:
+            return ()
+        for name, body in payloads.items():
+            if len(body) > MAX_PAYLOAD_BYTES:
+                raise EntryTooLarge(f"could not store payload {name}: {len(body)} bytes")
+        return tuple(Payload(decision_id, name, subject, body) for name, body in payloads.items())
+
+    def _resolve(self, group: list[tuple[int, Pending]]) -> None:
+        for index, pending in group:
+            receipt = Receipt(self._origin, index, pending.leaf)
+            self._recent.put(pending.event_id, pending.leaf, receipt)
+            if not pending.future.done():
+                pending.future.set_result(receipt)
+        self.failure = None
+        if self.size - self._log.signed.size >= self._checkpoint_entries:
+            self._due.set()
+
+    def _reject(self, group: list[Pending], error: AuditError) -> None:
+        if self.failure is None:
+            _LOGGER.error("the audit log is unavailable: %s", error)
+        self.failure = str(error)
+        for pending in group:
+            self._recent.forget(pending.event_id)
+            if pending.future.done():
+                continue  # acknowledged before the sync, as "async" allows
+            refusal = LogUnavailable(str(error))
+            refusal.__cause__ = error
+            pending.future.set_exception(refusal)
+            pending.future.exception()  # nobody may be left to ask
+
+    async def _publish_regularly(self, interval_s: float) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await self._due.wait()
+            self._due.clear()
+            if self.size != self._log.signed.size:
+                await self._publish_once()
+
+    async def _publish_once(self) -> None:
+        try:
+            await self._in_signer(self._log.publish)
+        except Exception as error:  # noqa: BLE001 - signing must go on; readiness shows why
+            # Receipts stay valid; the next round signs them.
+            _LOGGER.warning("could not sign a checkpoint: %s", error)
+            self.checkpoint_failure = str(error)
+        else:
+            self.checkpoint_failure = None
+
+    async def _in_signer(self, work: Callable[[], "_T"]) -> "_T":
+        return await self._loop.run_in_executor(self._signer, work)
+
+    def _seed_recent(self) -> None:
+        """Learn the ids at the log's tail, so that a retry after a restart finds its record."""
+        tail = LogReader(self._directory).raw(max(0, self.size - RECENT_EVENTS))
+        for index, data in tail:
+            leaf = leaf_hash(data)
+            self._recent.put(event_id_in(data), leaf, Receipt(self._origin, index, leaf))

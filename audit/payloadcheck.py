@@ -1,0 +1,77 @@
+"""The payload files as a verifier reads them, without any key: whole, and not shortened.
+
+Rule: up to the watermark of the last committed group every byte must be part of a whole record;
+what follows was never acknowledged. Reports to a Collector.
+Read next: verify.py.
+"""
+
+import zlib
+from pathlib import Path
+
+from .blobs import (
+    RECORD_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES,
+    blob_segment_path,
+    format_blob_header,
+    parse_record_header,
+)
+from .findings import Collector
+from .frames import Watermark
+from .subjects import DESTROYED, SLOT_BYTES, parse_slot, slots_path
+
+_STEP = 9
+
+
+def check_payload_files(directory: Path, watermark: Watermark, found: Collector) -> None:
+    """Step 9: every payload segment and every key slot."""
+    for number in range(watermark.blob_segment + 1):
+        last = number == watermark.blob_segment
+        _check_segment(directory, number, watermark.blob_bytes if last else None, found)
+    _check_slots(directory, watermark.subjects, found)
+
+
+def _check_segment(directory: Path, number: int, upto: int | None, found: Collector) -> None:
+    path = blob_segment_path(directory, number)
+    name = str(path.relative_to(directory))
+    if not path.exists():
+        if upto != 0:
+            found.problem(_STEP, "missing, but the log has payloads in it", file=name)
+        return
+    size = path.stat().st_size
+    end = size if upto is None else max(upto, SEGMENT_HEADER_BYTES)
+    if size < end:
+        found.problem(
+            _STEP,
+            f"truncated: the log vouches for {end} bytes, it has {size}",
+            file=name,
+            offset=size,
+        )
+    with path.open("rb") as file:
+        if file.read(SEGMENT_HEADER_BYTES) != format_blob_header(number):
+            found.problem(_STEP, "its header is damaged", file=name, offset=0)
+        offset = SEGMENT_HEADER_BYTES
+        while offset < min(end, size):
+            header = parse_record_header(file.read(RECORD_HEADER_BYTES))
+            body = b"" if header is None else file.read(header.meta_bytes + header.sealed_bytes)
+            if header is None or zlib.crc32(body) != header.crc:
+                found.problem(_STEP, "a payload is damaged", file=name, offset=offset)
+                if header is None:
+                    return
+            found.count("payloads")
+            offset = file.tell()
+
+
+def _check_slots(directory: Path, count: int, found: Collector) -> None:
+    path = slots_path(directory)
+    name = str(path.relative_to(directory))
+    raw = path.read_bytes() if path.exists() else b""
+    if len(raw) < count * SLOT_BYTES:
+        found.problem(
+            _STEP, f"truncated: the log vouches for {count} key slots", file=name, offset=len(raw)
+        )
+    for number in range(min(count, len(raw) // SLOT_BYTES)):
+        slot = parse_slot(raw[number * SLOT_BYTES : (number + 1) * SLOT_BYTES])
+        if slot is None:
+            found.problem(_STEP, "a key slot is damaged", file=name, offset=number * SLOT_BYTES)
+        else:
+            found.count("erased key slots" if slot.state == DESTROYED else "key slots")

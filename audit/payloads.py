@@ -1,0 +1,141 @@
+"""Finding and opening payloads, in any process that holds the files and the keyring.
+
+Rule: read-only. The place of each payload is learnt by walking over record headers, from where the
+last walk ended; a payload whose subject was erased is None, one that does not open is an error.
+Read next: blobs.py (the format), reader.py (who offers this).
+"""
+
+import zlib
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from cryptography.exceptions import InvalidTag
+
+from .blobs import (
+    RECORD_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES,
+    blob_segment_path,
+    parse_record_header,
+    unseal,
+)
+from .canonical import loads
+from .errors import DecodeError, LogDamaged, PayloadDamaged
+from .keys import Keyring
+from .subjects import LIVE, SLOT_BYTES, parse_slot, slots_path, unwrap
+
+
+class _Place(NamedTuple):
+    segment: int
+    offset: int
+    meta_bytes: int
+    sealed_bytes: int
+    crc: int
+
+
+class Payloads:
+    """The payloads of one log, by decision id and name."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._places: dict[tuple[str, str], _Place] = {}
+        self._segment = 0
+        self._offset = SEGMENT_HEADER_BYTES
+
+    def get(self, keyring: Keyring, decision_id: str, name: str) -> bytes | None:
+        """The payload, or None if there is none, or its subject was erased.
+
+        Raises:
+            PayloadDamaged: it is there but does not open.
+            LogDamaged: its record or its key slot is damaged.
+        """
+        place = self._places.get((decision_id, name)) or self._find(decision_id, name)
+        if place is None:
+            return None
+        raw = self._read(place)
+        if raw is None:  # the writer took back bytes that had been seen: look again from the start
+            self._forget()
+            place = self._find(decision_id, name)
+            raw = None if place is None else self._read(place)
+        if place is None:
+            return None
+        if raw is None:
+            raise LogDamaged(
+                blob_segment_path(self._directory, place.segment),
+                offset=place.offset,
+                expected=f"payload {name} of {decision_id}",
+                found="a different checksum",
+            )
+        return self._open(keyring, raw[: place.meta_bytes], raw[place.meta_bytes :])
+
+    def _find(self, decision_id: str, name: str) -> _Place | None:
+        self._walk()
+        return self._places.get((decision_id, name))
+
+    def _forget(self) -> None:
+        self._places.clear()
+        self._segment, self._offset = 0, SEGMENT_HEADER_BYTES
+
+    def _walk(self) -> None:
+        while (path := blob_segment_path(self._directory, self._segment)).exists():
+            with path.open("rb") as file:
+                self._walk_segment(file)
+            if not blob_segment_path(self._directory, self._segment + 1).exists():
+                return
+            self._segment, self._offset = self._segment + 1, SEGMENT_HEADER_BYTES
+
+    def _walk_segment(self, file: BinaryIO) -> None:
+        file.seek(self._offset)
+        while header := parse_record_header(file.read(RECORD_HEADER_BYTES)):
+            meta = file.read(header.meta_bytes)
+            end = self._offset + RECORD_HEADER_BYTES + header.meta_bytes + header.sealed_bytes
+            if file.seek(0, 2) < end:
+                return  # still being written
+            key = _key_of(meta)
+            if key is not None:
+                self._places[key] = _Place(self._segment, self._offset, *header)
+            self._offset = end
+            file.seek(end)
+
+    def _read(self, place: _Place) -> bytes | None:
+        with blob_segment_path(self._directory, place.segment).open("rb") as file:
+            file.seek(place.offset)
+            header = parse_record_header(file.read(RECORD_HEADER_BYTES))
+            if header is None or tuple(header) != tuple(place[2:]):
+                return None
+            raw = file.read(header.meta_bytes + header.sealed_bytes)
+        return raw if zlib.crc32(raw) == place.crc else None
+
+    def _open(self, keyring: Keyring, meta: bytes, sealed: bytes) -> bytes | None:
+        number = _slot_of(meta)
+        path = slots_path(self._directory)
+        with path.open("rb") as file:
+            file.seek(number * SLOT_BYTES)
+            slot = parse_slot(file.read(SLOT_BYTES))
+        if slot is None:
+            offset = number * SLOT_BYTES
+            raise LogDamaged(path, offset=offset, expected="a whole key slot", found="damage")
+        if slot.state != LIVE:
+            return None
+        try:
+            return unseal(unwrap(keyring, slot), meta, sealed)
+        except InvalidTag as exc:
+            raise PayloadDamaged(f"could not open a payload ({meta.decode()}): changed") from exc
+
+
+def _key_of(meta: bytes) -> tuple[str, str] | None:
+    try:
+        body = loads(meta)
+    except DecodeError:
+        return None
+    if not isinstance(body, dict):
+        return None
+    decision_id, name = body.get("id"), body.get("name")
+    return (decision_id, name) if isinstance(decision_id, str) and isinstance(name, str) else None
+
+
+def _slot_of(meta: bytes) -> int:
+    body = loads(meta)
+    slot = body.get("slot") if isinstance(body, dict) else None
+    if not isinstance(slot, int):
+        raise PayloadDamaged(f"could not open a payload ({meta!r}): it names no key slot")
+    return slot

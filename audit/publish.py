@@ -1,0 +1,157 @@
+"""From the write-ahead log to what the world can check: tiles, and a signed checkpoint.
+
+Rules:
+1. It reads back what is durable and committed, never what is about to be: a checkpoint cannot
+   cover a record that a crash could take away.
+2. It never signs a tree that does not extend the last tree it signed: it continues from tiles
+   whose root equals the signed one, or rebuilds them from the log and compares.
+3. The order is tiles, then checkpoint. If we crash between, the tiles are a little ahead, which
+   harms nobody; tiles lost in a power cut are missed on the next open, and rebuilt.
+Used by one thread, which need not be the writer's.
+Read next: log.py.
+"""
+
+from pathlib import Path
+
+from .cursor import WalCursor
+from .errors import LogDamaged, LogUnavailable, NoteError
+from .files import replace_file
+from .marker import Position
+from .note import Checkpoint, Signer, VerifierKey, open_checkpoint
+from .tiles import HASH_BYTES, TileBuilder, tiles_of, write_tile
+
+CHECKPOINT_NAME = "checkpoint"
+
+
+def read_checkpoint(directory: Path) -> str | None:
+    """The signed note in the log's `checkpoint` file, unverified; None if there is none.
+
+    Raises:
+        LogDamaged: it is not even text.
+    """
+    path = directory / CHECKPOINT_NAME
+    try:
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as exc:
+        raise LogDamaged(
+            path, offset=exc.start, expected="text in UTF-8", found="other bytes"
+        ) from exc
+
+
+def load_checkpoint(directory: Path, key: VerifierKey) -> Checkpoint | None:
+    """The log's last checkpoint, verified; None if it never had one.
+
+    Raises:
+        LogDamaged: it is damaged, or another key or log made it.
+    """
+    note = read_checkpoint(directory)
+    if note is None:
+        return None
+    try:
+        return open_checkpoint(note, key)
+    except NoteError as exc:
+        raise LogDamaged(
+            directory / CHECKPOINT_NAME,
+            offset=None,
+            expected=f"a checkpoint signed by {key.name}+{key.key_id.hex()}",
+            found=str(exc),
+        ) from exc
+
+
+class Publisher:
+    """Keeps the tiles and the checkpoint of one log up to date.
+
+    Attributes:
+        signed: the last signed checkpoint, None before the first.
+        rebuilt: whether tiles had to be made anew from the log.
+    """
+
+    def __init__(self, directory: Path, signer: Signer, signed: Checkpoint | None) -> None:
+        self._directory = directory
+        self._signer = signer
+        self._cursor = WalCursor(directory)
+        self._tiles: TileBuilder | None = None
+        self.signed = signed
+        self.rebuilt = False
+
+    def publish(self, upto: Position) -> Checkpoint:
+        """Sign the tree of the first `upto.leaves` leaves, unless that is the last one signed.
+
+        Raises:
+            LogUnavailable: the disk refused; the last checkpoint stands.
+            LogDamaged: the log does not hold what was signed or committed; nothing was signed.
+        """
+        try:
+            tiles = self._tiles or self._resume(upto)
+            self._tiles = None  # a fault from here on spoils it
+            if self.signed is None or upto.leaves > self.signed.size:
+                self._feed(tiles, upto)
+                self._write_edge(tiles)
+                self.signed = self._sign(tiles)
+        except OSError as exc:
+            raise LogUnavailable(f"could not write a checkpoint: {exc}") from exc
+        self._tiles = tiles
+        return self.signed
+
+    def _sign(self, tiles: TileBuilder) -> Checkpoint:
+        checkpoint = Checkpoint(self._signer.verifier_key.name, tiles.size, tiles.frontier.root())
+        note = self._signer.sign(checkpoint.text())
+        replace_file(self._directory / CHECKPOINT_NAME, note.encode())
+        return checkpoint
+
+    def _feed(self, tiles: TileBuilder, upto: Position, stop: int | None = None) -> None:
+        stop = upto.leaves if stop is None else stop
+        self._cursor.seek(tiles.size)
+        if tiles.size == stop:
+            return
+        for frame in self._cursor.frames(upto):
+            for entry in frame.entries()[tiles.size - frame.first : stop - frame.first]:
+                tiles.append(entry)
+            if tiles.size == stop:
+                return
+
+    def _resume(self, upto: Position) -> TileBuilder:
+        if self.signed is None or self.signed.size == 0:
+            return self._builder()
+        if self._all_there(self.signed.size):
+            try:
+                tiles = self._builder()
+                tiles.resume(self._directory, self.signed.size)
+                if tiles.frontier.root() == self.signed.root:
+                    return tiles
+            except LogDamaged:
+                pass  # tiles are derived: what is wrong with them is mended below
+        return self._rebuild(upto, self.signed)
+
+    def _rebuild(self, upto: Position, signed: Checkpoint) -> TileBuilder:
+        tiles = self._builder()
+        self._feed(tiles, upto, signed.size)
+        if tiles.frontier.root() != signed.root:
+            raise LogDamaged(
+                self._directory / "wal",
+                offset=None,
+                expected=f"the {signed.size} leaves of the signed root {signed.root.hex()}",
+                found=f"leaves whose root is {tiles.frontier.root().hex()}",
+            )
+        self._write_edge(tiles)
+        self.rebuilt = True
+        return tiles
+
+    def _builder(self) -> TileBuilder:
+        return TileBuilder(lambda tile, data: write_tile(self._directory, tile, data))
+
+    def _write_edge(self, tiles: TileBuilder) -> None:
+        for tile, data in tiles.edge():
+            write_tile(self._directory, tile, data)
+
+    def _all_there(self, size: int) -> bool:
+        for tile in tiles_of(size):
+            path = self._directory / tile.path()
+            if not path.exists():
+                return False
+            length = path.stat().st_size
+            if length < 2 or (tile.level >= 0 and length != tile.width * HASH_BYTES):
+                return False
+        return True

@@ -1,0 +1,112 @@
+"""Reading a log that another process is writing: committed leaves only.
+
+Rule: read-only, takes no lock, holds no state that the files do not. `size` is what the writer's
+marker vouches for (each such leaf is behind an fdatasync), so following is: ask `size`, read
+`entries(seen, size)`, come back later. A single reader is for one thread.
+Read next: index.py (finding), verify.py (checking), prove.py (proofs).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from .cursor import WalCursor
+from .errors import LogDamaged, NotFound
+from .events import Event
+from .keys import Keyring
+from .marker import Position, read_marker
+from .payloads import Payloads
+from .publish import read_checkpoint
+from .record import decode
+
+
+class Entry(NamedTuple):
+    """A committed leaf: its index, its exact bytes, and the event in them."""
+
+    index: int  # type: ignore[assignment]  # a leaf's, and hides tuple.index
+    data: bytes
+    event: Event
+
+
+class LogReader:
+    """A read-only view of the log in `directory`; follows a living writer."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._cursor = WalCursor(directory)
+        self._payloads = Payloads(directory)
+
+    def size(self) -> int:
+        """How many leaves are committed now; 0 if there is no log yet.
+
+        Raises:
+            LogDamaged: the committed marker is damaged or missing.
+        """
+        return self._position().leaves
+
+    def raw(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """Index and bytes of the committed leaves in [start, end).
+
+        Raises:
+            LogDamaged: a group in between is not whole: names the file and the offset.
+        """
+        upto = self._position()
+        stop = upto.leaves if end is None else min(end, upto.leaves)
+        if start >= stop:
+            return
+        self._cursor.seek(start)
+        for frame in self._cursor.frames(upto):
+            try:
+                entries = frame.entries()
+            except ValueError as exc:
+                path = self.directory / "wal"
+                raise LogDamaged(
+                    path, offset=frame.offset, expected="whole entries", found=str(exc)
+                ) from exc
+            low, high = max(start - frame.first, 0), stop - frame.first
+            yield from enumerate(entries[low:high], start=frame.first + low)
+            if frame.first + frame.count >= stop:
+                return
+
+    def entries(self, start: int = 0, end: int | None = None) -> Iterator[Entry]:
+        """The committed leaves in [start, end), decoded.
+
+        Raises:
+            LogDamaged: as `raw`.
+            DecodeError: an entry is not an event.
+        """
+        for index, data in self.raw(start, end):
+            yield Entry(index, data, decode(data))
+
+    def entry(self, index: int) -> Entry:
+        """One committed leaf.
+
+        Raises:
+            NotFound: the log does not have it yet.
+        """
+        found = next(self.entries(index, index + 1), None) if index >= 0 else None
+        if found is None:
+            raise NotFound(f"could not find leaf {index}: the log has {self.size()}")
+        return found
+
+    def checkpoint(self) -> str:
+        """The signed note of the last checkpoint, unverified.
+
+        Raises:
+            NotFound: the log was never signed.
+        """
+        note = read_checkpoint(self.directory)
+        if note is None:
+            raise NotFound(f"could not find a checkpoint in {self.directory}")
+        return note
+
+    def payload(self, keyring: Keyring, decision_id: str, name: str) -> bytes | None:
+        """A decision's payload, decrypted; None if there is none or its subject was erased.
+
+        Raises:
+            PayloadDamaged, LogDamaged: it is there, but changed.
+        """
+        return self._payloads.get(keyring, decision_id, name)
+
+    def _position(self) -> Position:
+        return read_marker(self.directory)

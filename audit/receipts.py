@@ -1,0 +1,62 @@
+"""Receipts, and which events have one already.
+
+Rule: an event id is stored once. The same bytes under the same id get the same receipt; other
+bytes raise EventConflict. Only the last 65,536 events are remembered: a retry comes within seconds.
+Read next: notary.py.
+"""
+
+import asyncio
+from typing import Literal, NamedTuple, TypeAlias
+
+import orjson
+
+from .errors import EventConflict
+
+Durability: TypeAlias = Literal["strict", "bounded", "async"]
+
+RECENT_EVENTS = 65_536
+
+
+class Receipt(NamedTuple):
+    """Proof-to-be that a record is stored: which log, which leaf, and the leaf's hash."""
+
+    origin: str
+    index: int  # type: ignore[assignment]  # a leaf's, and hides tuple.index
+    leaf_hash: bytes
+
+
+class RecentEvents:
+    """The receipts of the last events, or the futures of those under way."""
+
+    def __init__(self, limit: int = RECENT_EVENTS) -> None:
+        self._limit = limit
+        self._known: dict[str, tuple[bytes, Receipt | asyncio.Future[Receipt]]] = {}
+
+    def find(self, event_id: str, leaf: bytes) -> Receipt | asyncio.Future[Receipt] | None:
+        """What is known of an event; None if nothing.
+
+        Raises:
+            EventConflict: its id was used for other content.
+        """
+        known = self._known.get(event_id)
+        if known is None:
+            return None
+        if known[0] != leaf:
+            raise EventConflict(f"could not store event {event_id}: its id names other content")
+        return known[1]
+
+    def put(self, event_id: str, leaf: bytes, receipt: Receipt | asyncio.Future[Receipt]) -> None:
+        """Remember an event, or that its receipt has come; the oldest is forgotten."""
+        self._known[event_id] = (leaf, receipt)
+        if len(self._known) > self._limit:
+            del self._known[next(iter(self._known))]
+
+    def forget(self, event_id: str) -> None:
+        """Its append failed: the next one is a first one."""
+        self._known.pop(event_id, None)
+
+
+def event_id_in(data: bytes) -> str:
+    """The id in an entry's bytes; empty if it has none."""
+    body = orjson.loads(data)
+    return str(body.get("id", "")) if isinstance(body, dict) else ""

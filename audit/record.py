@@ -1,0 +1,204 @@
+"""The bytes of an event: canonical JSON, at most 65,535 bytes; and the ids and commitments in it.
+
+Rule: pure functions; `decode(encode(event)) == event` for every event type and every old schema.
+An entry of the log is exactly `encode(event)`; its leaf hash is RFC 6962's.
+Cost: about 7 µs for a decision of 1 kB.
+Read next: frames.py (how entries are framed on disk).
+"""
+
+import hmac
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from .canonical import check, decimal, dumps_checked, loads
+from .errors import DecodeError, EntryTooLarge, EventInvalid
+from .events import (
+    ALL,
+    Access,
+    Alert,
+    AssignmentConfig,
+    Decision,
+    Epoch,
+    Erasure,
+    Event,
+    ExplanationRecord,
+    ExplanationSkipped,
+    FairnessWindow,
+    Gap,
+    KeyRotation,
+    ModelPromoted,
+    ModelRegistered,
+    ModelRolledBack,
+    Outcome,
+    Override,
+    UnknownEvent,
+)
+
+MAX_ENTRY_BYTES = 65_535
+
+_SCALARS = frozenset({str, int, bool, type(None)})
+
+
+class _Shape(NamedTuple):
+    names: tuple[str, ...]
+    values: Callable[[Any], tuple[Any, ...]]
+
+
+def _shape(kind: type[Event]) -> _Shape:
+    names = tuple(sorted(["type", "schema", *(field.name for field in fields(kind))]))
+    return _Shape(names, attrgetter(*names))
+
+
+_SHAPES: dict[type[Event], _Shape] = {kind: _shape(kind) for kind in ALL}
+_KINDS: dict[tuple[str, int], type[Event]] = {(kind.type, kind.schema): kind for kind in ALL}
+
+
+def field_names(kind: type[Event]) -> frozenset[str]:
+    """The keys in an event's bytes, `type` and `schema` included."""
+    return frozenset(_SHAPES[kind].names)
+
+
+def encode(event: Event) -> bytes:
+    """The canonical bytes of `event`; the inverse of `decode`.
+
+    Raises:
+        EventInvalid: a field holds a value without a canonical form.
+        EntryTooLarge: the bytes would exceed 65,535.
+    """
+    shape = _SHAPES.get(type(event))
+    if shape is None:
+        raise EventInvalid(f"could not encode a {type(event).__name__}: not a recordable event")
+    values = shape.values(event)
+    for value in values:
+        if type(value) not in _SCALARS:
+            check(value)
+    data = dumps_checked(dict(zip(shape.names, values, strict=True)))
+    if len(data) > MAX_ENTRY_BYTES:
+        raise EntryTooLarge(
+            f"could not encode {event.type} {event.id}: {len(data)} bytes, at most "
+            f"{MAX_ENTRY_BYTES} fit in an entry; put bodies in payloads"
+        )
+    return data
+
+
+def decode(data: bytes) -> Event:
+    """The event in an entry's bytes; the inverse of `encode`.
+
+    A type or schema that this version does not know becomes an `UnknownEvent`, so that an old
+    reader can follow a newer writer.
+
+    Raises:
+        DecodeError: not a JSON object, no type/schema/id/time_us, or wrong fields for its type.
+    """
+    body = loads(data)
+    if not isinstance(body, dict):
+        raise DecodeError("could not decode an entry: it is not a JSON object")
+    return _from_body(body)
+
+
+def _from_body(body: dict[str, Any]) -> Event:
+    if type(body.get("id")) is not str or type(body.get("time_us")) is not int:
+        raise DecodeError("could not decode an entry: it has no id or no time_us")
+    try:
+        kind = _KINDS.get((body["type"], body["schema"]))
+        if kind is None:
+            return _unknown(body)
+        del body["type"], body["schema"]
+        event = kind(**body)
+    except (TypeError, KeyError) as exc:
+        raise DecodeError(f"could not decode an entry: {exc}") from exc
+    return event
+
+
+def _unknown(body: dict[str, Any]) -> UnknownEvent:
+    if not isinstance(body["type"], str) or not isinstance(body["schema"], int):
+        raise TypeError("its type or schema has the wrong form")
+    return UnknownEvent(id=body["id"], time_us=body["time_us"], body=body)
+
+
+def subject_of(event: Event) -> str:
+    """The id under which an event's payloads are found: its decision's, else its own."""
+    decision = getattr(event, "decision", None)
+    return decision if isinstance(decision, str) else event.id
+
+
+def now_us() -> int:
+    """The wall clock in Unix microseconds: the default clock at the edge."""
+    return time.time_ns() // 1000
+
+
+def new_id(
+    *, clock: Callable[[], int] = now_us, random: Callable[[int], bytes] = os.urandom
+) -> str:
+    """A UUIDv7 (RFC 9562, section 5.7), with microseconds in rand_a (method 3).
+
+    Args:
+        clock: Unix microseconds.
+        random: gives that many random bytes.
+    """
+    milliseconds, microseconds = divmod(clock(), 1000)
+    tail = int.from_bytes(random(8), "big") & ((1 << 62) - 1)
+    value = (milliseconds & ((1 << 48) - 1)) << 80
+    value |= 0x7 << 76 | (microseconds * 4096 // 1000) << 64 | 0b10 << 62 | tail
+    return str(uuid.UUID(int=value))
+
+
+def id_time_us(event_id: str) -> int | None:
+    """The time in a UUIDv7, in Unix microseconds to the millisecond; None for another id."""
+    try:
+        value = uuid.UUID(event_id)
+    except ValueError:
+        return None
+    return (value.int >> 80) * 1000 if value.version == 7 else None
+
+
+def commitment(nonce: bytes, data: bytes) -> str:
+    """Hex HMAC-SHA256 of `data` under a random `nonce`: hides the data until the nonce is shown."""
+    return hmac.digest(nonce, data, "sha256").hex()
+
+
+def as_mapping(event: Event) -> Mapping[str, Any]:
+    """The event's fields by name, `type` and `schema` included, for showing it."""
+    if isinstance(event, UnknownEvent):
+        return event.body
+    shape = _SHAPES[type(event)]
+    return dict(zip(shape.names, shape.values(event), strict=True))
+
+
+__all__ = [
+    "ALL",
+    "MAX_ENTRY_BYTES",
+    "Access",
+    "Alert",
+    "AssignmentConfig",
+    "Decision",
+    "Epoch",
+    "Erasure",
+    "Event",
+    "ExplanationRecord",
+    "ExplanationSkipped",
+    "FairnessWindow",
+    "Gap",
+    "KeyRotation",
+    "ModelPromoted",
+    "ModelRegistered",
+    "ModelRolledBack",
+    "Outcome",
+    "Override",
+    "UnknownEvent",
+    "as_mapping",
+    "commitment",
+    "decimal",
+    "decode",
+    "encode",
+    "field_names",
+    "id_time_us",
+    "new_id",
+    "now_us",
+    "subject_of",
+]

@@ -1,0 +1,81 @@
+"""Which decisions are explained: decided by a keyed hash, so that nobody can pick and choose.
+
+u = first 8 bytes of HMAC-SHA256(key, decision id) / 2^64. Every rule that applies to a decision
+offers a probability; the highest one counts, and the decision is selected if u is below it. So the
+inclusion probability is known exactly, is written in the record, and whoever gets the key (which is
+committed before and revealed after) can check each choice.
+Rule: pure; no random source, no clock.
+"""
+
+import hmac
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+from .canonical import decimal
+
+_SCALE = 1 << 64
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Probabilities in [0, 1].
+
+    Attributes:
+        base: of every decision.
+        near_threshold: of one whose score is within `margin` of its threshold.
+        low_confidence: of one whose score is below `confidence`.
+    """
+
+    base: float = 0.01
+    near_threshold: float = 0.25
+    margin: float = 0.05
+    low_confidence: float = 0.25
+    confidence: float = 0.6
+
+
+class Selection(NamedTuple):
+    """The rule that counted, its probability as a decimal string, and whether it selected."""
+
+    rule: str
+    probability: str
+    selected: bool
+
+
+class Sampler:
+    """Selects decisions.
+
+    Args:
+        key: 32 bytes, secret until revealed.
+        rules: the probabilities.
+    """
+
+    def __init__(self, key: bytes, rules: Rules | None = None) -> None:
+        self._key = key
+        self._rules = rules or Rules()
+
+    @property
+    def commitment(self) -> str:
+        """What to record before using the key; `hmac` of a fixed text under it."""
+        return hmac.digest(self._key, b"weighbridge sampling key", "sha256").hex()
+
+    def select(
+        self, decision_id: str, *, score: float | None, threshold: float | None, rows: int
+    ) -> Selection:
+        """Whether a decision is to be explained.
+
+        Args:
+            decision_id: its id.
+            score: the probability that was compared or is the highest, if there is one.
+            threshold: what it was compared with, if it was.
+            rows: in the request; only single rows have a score to go by.
+        """
+        offers = [("base", self._rules.base)]
+        if score is not None and rows == 1:
+            if threshold is not None and abs(score - threshold) <= self._rules.margin:
+                offers.append(("near_threshold", self._rules.near_threshold))
+            if threshold is None and score < self._rules.confidence:
+                offers.append(("low_confidence", self._rules.low_confidence))
+        rule, probability = max(offers, key=lambda offer: offer[1])
+        draw = int.from_bytes(hmac.digest(self._key, decision_id.encode(), "sha256")[:8], "big")
+        return Selection(rule, decimal(probability), draw < Fraction(probability) * _SCALE)

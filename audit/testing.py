@@ -1,0 +1,143 @@
+"""Doubles and faults for tests: shipped with the package, so that others' tests use the same.
+
+`FaultyFiles` stands between the write path and the disk and fails in pairs: "not-stored" (nothing
+reached the disk) and "stored" (it did, but the answer got lost), plus short writes. `MemoryNotary`
+is a notary without files. `check_log` verifies everything and raises at the first problem.
+Rule: nothing here is imported by the rest of the package.
+"""
+
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from .errors import EventConflict, LogUnavailable
+from .events import Event
+from .files import OsFiles
+from .merkle import leaf_hash
+from .notary import Durability, Receipt
+from .note import VerifierKey
+from .reader import Entry
+from .record import decode, encode, subject_of
+from .verify import Findings, verify_log
+
+Fault = Literal["not-stored", "stored", "short"]
+
+_NO_PAYLOADS: Mapping[str, bytes] = {}
+
+
+def check_log(directory: Path, public_key: VerifierKey | str | bytes) -> Findings:
+    """Verify a whole log; the findings if all is well.
+
+    Raises:
+        AssertionError: something is not; the text says what.
+    """
+    findings = verify_log(directory, public_key)
+    if not findings.ok:
+        raise AssertionError(findings.text())
+    return findings
+
+
+class FaultyFiles(OsFiles):
+    """The real files, with faults on demand.
+
+    Attributes:
+        fault: what the next durable writes do, until set to None.
+        error: the errno they fail with.
+        truncate_fails: whether cutting a file back fails, too.
+        calls: how many durable writes were tried.
+    """
+
+    def __init__(self) -> None:
+        self.fault: Fault | None = None
+        self.error = errno.ENOSPC
+        self.truncate_fails = False
+        self.calls = 0
+
+    @contextmanager
+    def failing(self, fault: Fault, error: int = errno.ENOSPC) -> Iterator[None]:
+        """Fail every durable write inside the block."""
+        self.fault, self.error = fault, error
+        try:
+            yield
+        finally:
+            self.fault = None
+
+    def write(self, fd: int, data: bytes, offset: int) -> int:
+        """Fail before, after or half-way through writing."""
+        if self.fault == "not-stored":
+            raise OSError(self.error, "injected: nothing was written")
+        if self.fault == "short":
+            super().write(fd, data[: max(1, len(data) // 2)], offset)
+            raise OSError(self.error, "injected: half of it was written")
+        return super().write(fd, data, offset)
+
+    def write_durably(self, fd: int, data: bytes, offset: int) -> int:
+        """As `write`; "stored" fails after the bytes are on disk."""
+        self.calls += 1
+        written = self.write(fd, data, offset)
+        self.fdatasync(fd)
+        return written
+
+    def fdatasync(self, fd: int) -> None:
+        """Fail after the bytes are on disk, if that is the fault."""
+        super().fdatasync(fd)
+        if self.fault == "stored":
+            raise OSError(self.error, "injected: the sync failed")
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Fail, if it is to."""
+        if self.truncate_fails:
+            raise OSError(self.error, "injected: the truncation failed")
+        super().truncate(fd, size)
+
+
+class MemoryNotary:
+    """A notary that keeps everything in memory: the same `append`, receipts and refusals.
+
+    Attributes:
+        entries: what was stored, in order.
+        payloads: bodies by (decision id, name).
+        fault: "not-stored" refuses; "stored" keeps the event and refuses all the same.
+    """
+
+    def __init__(self, origin: str = "example.com/memory") -> None:
+        self.origin = origin
+        self.entries: list[Entry] = []
+        self.payloads: dict[tuple[str, str], bytes] = {}
+        self.fault: Literal["not-stored", "stored"] | None = None
+        self._receipts: dict[str, Receipt] = {}
+
+    @property
+    def size(self) -> int:
+        """How many events are stored."""
+        return len(self.entries)
+
+    async def append(
+        self,
+        event: Event,
+        *,
+        payloads: Mapping[str, bytes] = _NO_PAYLOADS,
+        subject: str | None = None,  # noqa: ARG002 - the real one's signature
+        durability: Durability | None = None,  # noqa: ARG002 - the real one's signature
+    ) -> Receipt:
+        """Store an event; see Notary.append."""
+        data = encode(event)
+        if self.fault == "not-stored":
+            raise LogUnavailable("injected: nothing was stored")
+        receipt = self._receipts.get(event.id)
+        if receipt is None:
+            receipt = Receipt(self.origin, self.size, leaf_hash(data))
+            self.entries.append(Entry(self.size, data, decode(data)))
+            self._receipts[event.id] = receipt
+            for name, body in payloads.items():
+                self.payloads[subject_of(event), name] = body
+        elif receipt.leaf_hash != leaf_hash(data):
+            raise EventConflict(f"could not store event {event.id}: its id names other content")
+        if self.fault == "stored":
+            raise LogUnavailable("injected: stored, but the acknowledgement was lost")
+        return receipt
+
+    async def close(self) -> None:
+        """Nothing to release."""

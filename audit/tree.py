@@ -1,0 +1,214 @@
+"""The tree as a verifier rebuilds it: the root, every tile, every bundle, an earlier checkpoint.
+
+Rule: everything is recomputed from the leaves; a file is compared byte by byte with what it must
+hold. Where leaf and tile disagree, the first such leaf is named, and whether it was changed,
+taken out or moved.
+Read next: verify.py.
+"""
+
+import os
+from pathlib import Path
+
+from .findings import Collector
+from .merkle import EMPTY_ROOT
+from .note import Checkpoint
+from .tiles import HASH_BYTES, WIDTH, Tile, TileBuilder, tiles_of
+
+_ROOT_STEP, _TILE_STEP, _EARLIER_STEP = 3, 4, 5
+
+
+class TreeChecker:
+    """Takes the leaves in order, then `finish`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        found: Collector,
+        signed: Checkpoint | None,
+        earlier: Checkpoint | None,
+    ) -> None:
+        self._directory = directory
+        self._found = found
+        self._signed = signed
+        self._earlier = earlier
+        self._files = _tile_files(directory)
+        self._builder = TileBuilder(self._check_tile)
+        self._lost: int | None = None
+        self._roots: dict[int, bytes] = {0: EMPTY_ROOT}
+        self._wanted = {c.size for c in (signed, earlier) if c is not None}
+
+    def leaf(self, index: int, entry: bytes | None) -> None:
+        """Take the next leaf; None if it is lost, after which the tree cannot be rebuilt."""
+        if self._lost is not None:
+            return
+        if entry is None:
+            self._lost = index
+            return
+        self._builder.append(entry)
+        if self._builder.size in self._wanted:
+            self._roots[self._builder.size] = self._builder.frontier.root()
+
+    def finish(self) -> None:
+        """Check the roots, the right edge, and that no tile is missing or left over."""
+        if self._lost is not None:
+            self._found.problem(
+                _ROOT_STEP,
+                f"leaf {self._lost} is lost, so the tree from there on cannot be checked",
+                leaf=self._lost,
+            )
+        self._check_root()
+        self._check_earlier()
+        for tile, data in self._builder.edge():
+            self._check_partials(tile.level, tile.index, data)
+        self._check_missing()
+        self._check_leftovers()
+
+    def _check_root(self) -> None:
+        signed = self._signed
+        root = None if signed is None else self._roots.get(signed.size)
+        if signed is not None and root is not None and root != signed.root:
+            self._found.problem(
+                _ROOT_STEP,
+                f"the first {signed.size} leaves have root {root.hex()}, but the checkpoint "
+                f"signed {signed.root.hex()}: a leaf was changed, added, taken out or moved",
+                file="wal",
+            )
+
+    def _check_earlier(self) -> None:
+        earlier = self._earlier
+        if earlier is None:
+            return
+        size = 0 if self._signed is None else self._signed.size
+        if earlier.size > size:
+            self._found.problem(
+                _EARLIER_STEP,
+                f"the checkpoint signs {size} leaves, fewer than the {earlier.size} of the one "
+                "given: the log was rolled back, or an old checkpoint replayed",
+                file="checkpoint",
+            )
+        root = self._roots.get(earlier.size)
+        if root is not None and root != earlier.root:
+            self._found.problem(
+                _EARLIER_STEP,
+                f"the first {earlier.size} leaves are not those of the checkpoint given: "
+                "the log was forked",
+                file="wal",
+            )
+
+    def _check_tile(self, tile: Tile, data: bytes) -> None:
+        name = tile.path()
+        if name in self._files:
+            self._files.discard(name)
+            self._compare(tile, name, data)
+        self._check_partials(tile.level, tile.index, data)
+
+    def _check_partials(self, level: int, index: int, data: bytes) -> None:
+        folder = Tile(level, index, WIDTH).path() + ".p"
+        if folder not in self._files.partial:
+            return
+        for width in sorted(self._files.partial[folder]):
+            tile = Tile(level, index, width)
+            self._files.discard(tile.path())
+            expected = _prefix(data, level, width)
+            if expected is None:
+                self._found.problem(_TILE_STEP, "it holds more than the log", file=tile.path())
+            else:
+                self._compare(tile, tile.path(), expected)
+
+    def _compare(self, tile: Tile, name: str, expected: bytes) -> None:
+        try:
+            found = (self._directory / name).read_bytes()
+        except FileNotFoundError:
+            return  # a living writer replaced it since; what must be there is checked at the end
+        self._found.count("bundles" if tile.level < 0 else "tiles")
+        if found == expected:
+            return
+        at = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), -1)
+        offset = at if at >= 0 else min(len(found), len(expected))
+        leaf, what = self._explain(tile, found, expected, offset)
+        self._found.problem(
+            _TILE_STEP, f"not what the log says: {what}", file=name, offset=offset, leaf=leaf
+        )
+
+    def _explain(
+        self, tile: Tile, found: bytes, expected: bytes, offset: int
+    ) -> tuple[int | None, str]:
+        if len(found) != len(expected) and offset == min(len(found), len(expected)):
+            return None, f"{len(found)} bytes instead of {len(expected)}"
+        if tile.level > 0:
+            return None, f"hash {offset // HASH_BYTES} differs"
+        if tile.level < 0:
+            return tile.index * WIDTH + _entry_at(expected, offset), "an entry differs"
+        position = offset // HASH_BYTES
+        leaf = tile.index * WIDTH + position
+        tiles, log = _hashes(found), _hashes(expected)
+        if position + 1 < len(tiles) and log[position] == tiles[position + 1]:
+            return leaf, "the leaf that the tile holds here was taken out of the log"
+        if log[position] in tiles:
+            return leaf, f"the log has leaf {tile.index * WIDTH + tiles.index(log[position])} here"
+        return leaf, "the hash of this leaf differs"
+
+    def _check_missing(self) -> None:
+        if self._signed is None:
+            return
+        for tile in tiles_of(self._signed.size):
+            full = Tile(tile.level, tile.index, WIDTH).path()
+            if not any((self._directory / name).exists() for name in (tile.path(), full)):
+                self._found.problem(_TILE_STEP, "missing", file=tile.path())
+
+    def _check_leftovers(self) -> None:
+        for name in sorted(self._files.unchecked):
+            if name.endswith(".tmp"):
+                self._found.note(f"{name} is left over from a crash; it may be removed")
+            elif self._lost is None:
+                self._found.problem(_TILE_STEP, "it belongs to no leaf of the log", file=name)
+
+
+class _TileFiles:
+    def __init__(self, names: list[str]) -> None:
+        self._all = frozenset(names)
+        self.unchecked = set(names)
+        self.partial: dict[str, list[int]] = {}
+        for name in names:
+            folder, _, width = name.rpartition("/")
+            if folder.endswith(".p") and width.isdecimal() and 0 < int(width) < WIDTH:
+                self.partial.setdefault(folder, []).append(int(width))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._all
+
+    def discard(self, name: str) -> None:
+        self.unchecked.discard(name)
+
+
+def _tile_files(directory: Path) -> _TileFiles:
+    names = []
+    for folder, _, files in os.walk(directory / "tile"):
+        base = Path(folder).relative_to(directory)
+        names += [str(base / name) for name in files]
+    return _TileFiles(names)
+
+
+def _prefix(data: bytes, level: int, width: int) -> bytes | None:
+    if level >= 0:
+        return data[: width * HASH_BYTES] if len(data) >= width * HASH_BYTES else None
+    position = 0
+    for _ in range(width):
+        if position >= len(data):
+            return None
+        position += 2 + int.from_bytes(data[position : position + 2], "big")
+    return data[:position]
+
+
+def _hashes(row: bytes) -> list[bytes]:
+    return [row[i : i + HASH_BYTES] for i in range(0, len(row), HASH_BYTES)]
+
+
+def _entry_at(bundle: bytes, offset: int) -> int:
+    number = position = 0
+    while position < len(bundle):
+        position += 2 + int.from_bytes(bundle[position : position + 2], "big")
+        if offset < position:
+            return number
+        number += 1
+    return max(number - 1, 0)

@@ -1,0 +1,259 @@
+"""The write-ahead log: where a record becomes durable, and what a restart may believe.
+
+Rules:
+1. The framed segments are the truth; tiles, checkpoints, the index and the marker derive from
+   them.
+2. A group is acknowledged only after the fdatasync that covers its frame. The next frame is
+   written only after that. So a crash can damage nothing but the last frame.
+3. Opening is recovery. The last frame may be cut only if it is not whole, no whole frame follows
+   it, no signed checkpoint covers it and the committed marker does not count it. Anything else
+   that is not whole was acknowledged once: opening raises LogDamaged and changes nothing.
+4. A group that fails (disk full, IO error, short write) is cut off again, and the same object
+   takes appends as soon as the disk does.
+A group whose append failed may still be found after a crash, if the process died before it could
+cut it off: "failed" means "not acknowledged", not "never happened".
+Read next: log.py (who holds the lock), cursor.py (reading), marker.py (what readers may see).
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from .appendfile import AppendFile
+from .errors import LogDamaged, LogUnavailable
+from .files import FileLayer, make_directory, replace_file
+from .frames import (
+    FRAME_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES,
+    Damage,
+    Watermark,
+    check_segment_header,
+    format_frame,
+    format_segment_header,
+    next_frame_after,
+    parse_header,
+    scan,
+    segment_name,
+    segments,
+)
+from .marker import MarkerWriter, Position, recover_marker
+
+SEGMENT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A torn tail that recovery removed: it was never acknowledged."""
+
+    file: Path
+    offset: int
+    length: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What opening the log found and did."""
+
+    leaves: int
+    segments: int
+    cut: Cut | None = None
+    tiles_rebuilt: bool = False
+    payload_bytes_cut: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """The end of the believable log."""
+
+    position: Position
+    last_frame: int | None
+    watermark: Watermark
+    segments: int
+    cut: Cut | None
+
+
+class Wal:
+    """The write end of the log, for one thread. `open` it; there is no other way.
+
+    Attributes:
+        position: the end of what is durable and published to readers.
+        watermark: how far the payload files had grown at that end.
+        recovered: what opening found.
+    """
+
+    def __init__(self, directory: Path, tail: _Tail, files: FileLayer, segment_bytes: int) -> None:
+        self._directory = directory
+        self._files = files
+        self._segment_bytes = segment_bytes
+        self._last_frame = tail.last_frame
+        self.position = tail.position
+        self.watermark = tail.watermark
+        self.recovered = RecoveryReport(tail.position.leaves, tail.segments, tail.cut)
+        self._file = self._open_file(tail.position.segment, tail.position.offset)
+        self._marker = MarkerWriter(directory, self.position)
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        signed_leaves: int,
+        files: FileLayer,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> "Wal":
+        """Recover the log in `directory` and make it ready to append. Needs the lock.
+
+        Args:
+            directory: the log's directory.
+            signed_leaves: how many leaves a signed checkpoint covers.
+            files: the system calls.
+            segment_bytes: a segment that has grown beyond this is followed by a new one.
+
+        Raises:
+            LogDamaged: acknowledged records are damaged or missing; nothing was changed.
+            OSError: the disk refused.
+        """
+        make_directory(directory / "wal")
+        for leftover in (directory / "wal").glob("*.tmp"):
+            leftover.unlink()  # a segment that never got its name
+        acknowledged = max(signed_leaves, recover_marker(directory).leaves)
+        if acknowledged == 0 and not segments(directory):
+            _create_segment(directory, 0)
+        return cls(directory, _recover(directory, acknowledged), files, segment_bytes)
+
+    def append(
+        self,
+        entries: Sequence[bytes],
+        watermark: Watermark,
+        on_written: Callable[[int], None] | None = None,
+    ) -> int:
+        """Make a group durable; returns the index of its first leaf.
+
+        Args:
+            entries: one to many entries, each at most 65,535 bytes.
+            watermark: how far the payload files have grown, durably.
+            on_written: told the first index before the sync, for callers who do not wait for it.
+
+        Raises:
+            LogUnavailable: nothing was added; try again.
+            LogDamaged: after a fault, the tail did not read back as written.
+        """
+        first = self.position.leaves
+        frame = format_frame(first, entries, watermark)
+        try:
+            if self.position.offset >= self._segment_bytes:
+                self._roll()
+            told = None if on_written is None else lambda: on_written(first)
+            start = self._file.append(frame, told)
+        except OSError as exc:
+            self._mend_quietly()
+            raise LogUnavailable(f"could not store {len(entries)} records: {exc}") from exc
+        # If we crash here, the group is durable but unpublished: recovery publishes it.
+        self._last_frame = start
+        self.watermark = watermark
+        self.position = Position(first + len(entries), self.position.segment, self._file.size)
+        self._marker.write(self.position)
+        return first
+
+    @property
+    def mended(self) -> bool:
+        """Whether no failed group can be lying behind the durable end."""
+        return self._file.sound
+
+    def close(self) -> None:
+        """Release the files; everything acknowledged is already durable."""
+        self._file.close()
+        self._marker.close()
+
+    def _roll(self) -> None:
+        first = self.position.leaves
+        # If we crash here, the new segment is missing or whole and empty.
+        _create_segment(self._directory, first)
+        self._file.close()
+        self._last_frame = None
+        self._file = self._open_file(first, SEGMENT_HEADER_BYTES)
+        self.position = Position(first, first, SEGMENT_HEADER_BYTES)
+
+    def _open_file(self, segment: int, size: int) -> AppendFile:
+        path = self._directory / "wal" / segment_name(segment)
+        return AppendFile(path, size, self._files, self._check_tail)
+
+    def _mend_quietly(self) -> None:
+        with suppress(OSError):  # it stays spoilt, and the next append begins by mending it
+            self._file.mend()
+
+    def _check_tail(self, fd: int) -> None:
+        if self._last_frame is None:
+            return
+        with open(fd, "rb", closefd=False) as file:
+            file.seek(self._last_frame)
+            header = parse_header(file.read(FRAME_HEADER_BYTES))
+            first = -1 if header is None else header.first
+            found = next(scan(file, offset=self._last_frame, first=first), None)
+        if found is None or isinstance(found, Damage):
+            path = self._directory / "wal" / segment_name(self.position.segment)
+            raise LogDamaged(
+                path,
+                offset=self._last_frame,
+                expected="the last acknowledged group, unchanged",
+                found="other bytes" if found is None else found.found,
+            )
+
+
+def _create_segment(directory: Path, first: int) -> None:
+    replace_file(directory / "wal" / segment_name(first), format_segment_header(first))
+
+
+def _recover(directory: Path, acknowledged: int) -> _Tail:
+    """Rule 3: read everything, find the end of what may be believed, change nothing."""
+    found = segments(directory)
+    if not found:
+        expected = f"segments with {acknowledged} acknowledged records"
+        raise LogDamaged(directory / "wal", offset=None, expected=expected, found="none")
+    tail = _Tail(Position(), None, Watermark(), len(found), None)
+    for first, path in found:
+        if first != tail.position.leaves:
+            missing = directory / "wal" / segment_name(tail.position.leaves)
+            raise LogDamaged(missing, offset=None, expected="a segment", found="no such file")
+        tail = _read_segment(path, tail, acknowledged, last=path == found[-1][1])
+    if tail.position.leaves < acknowledged:
+        raise LogDamaged(
+            found[-1][1],
+            offset=tail.position.offset,
+            expected=f"{acknowledged} acknowledged records",
+            found=f"the end of the log after {tail.position.leaves}",
+        )
+    return tail
+
+
+def _read_segment(path: Path, tail: _Tail, acknowledged: int, *, last: bool) -> _Tail:
+    first = leaves = tail.position.leaves
+    last_frame, end, watermark, cut = None, SEGMENT_HEADER_BYTES, tail.watermark, None
+    with path.open("rb") as file:
+        damage = check_segment_header(file.read(SEGMENT_HEADER_BYTES), first)
+        if damage is not None:
+            raise _refuse(path, damage)
+        for frame in scan(file, first=first):
+            if isinstance(frame, Damage):
+                cut = _judge(path, frame, leaves=leaves, acknowledged=acknowledged, last=last)
+                break
+            leaves += frame.count
+            last_frame, end, watermark = frame.offset, frame.end, frame.watermark
+    return _Tail(Position(leaves, first, end), last_frame, watermark, tail.segments, cut)
+
+
+def _judge(path: Path, damage: Damage, *, leaves: int, acknowledged: int, last: bool) -> Cut:
+    """Rule 3: whether what is not whole at `damage` may be cut off."""
+    data = path.read_bytes()
+    if not damage.torn or not last or leaves < acknowledged:
+        raise _refuse(path, damage)
+    if next_frame_after(data, damage.offset + 1) is not None:
+        raise _refuse(path, damage)
+    why = f"expected {damage.expected}, found {damage.found}"
+    return Cut(path, damage.offset, len(data) - damage.offset, why)
+
+
+def _refuse(path: Path, damage: Damage) -> LogDamaged:
+    return LogDamaged(path, offset=damage.offset, expected=damage.expected, found=damage.found)

@@ -1,0 +1,461 @@
+"""Attacks on a log, one per test: each is found, and the place is named."""
+
+import asyncio
+import random
+import shutil
+
+import pytest
+
+from audit.completeness import Completeness
+from audit.frames import Frame, Watermark, format_frame, format_segment_header, scan
+from audit.keys import Keyring
+from audit.log import Log
+from audit.marker import MARKER_NAME, Position, format_marker
+from audit.notary import Notary
+from audit.note import Checkpoint, Signer
+from audit.record import Gap, encode
+from audit.verify import verify_log
+from tests.audit.worlds import (
+    ORIGIN,
+    START_US,
+    append,
+    build_world,
+    decision,
+    make_keyring,
+    records,
+    uuid,
+)
+
+SEGMENT = "wal/00000000000000000000.wal"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """330 decisions in groups of many sizes, over several segments, with payloads."""
+    folder = tmp_path_factory.mktemp("world")
+    groups = [1, 2, 3, 50, 100, 44, 60, 70]
+    return asyncio.run(build_world(folder, groups, segment_bytes=100_000))
+
+
+@pytest.fixture
+def victim(world, tmp_path):
+    return world.copy(tmp_path / "log")
+
+
+def problems(victim, **options):
+    return verify_log(victim.directory, victim.key, **options).problems
+
+
+def flip(path, offset, bit=1):
+    data = bytearray(path.read_bytes())
+    data[offset] ^= bit
+    path.write_bytes(data)
+
+
+def wal_entries(directory):
+    entries = []
+    for path in sorted((directory / "wal").glob("*.wal")):
+        with path.open("rb") as file:
+            for frame in scan(file, first=len(entries)):
+                assert isinstance(frame, Frame)
+                entries += frame.entries()
+    return entries
+
+
+def rewrite_wal(directory, entries):
+    """What an operator who owns the disk can do: a log that is whole, but for the signature."""
+    watermark = last_watermark(directory)
+    shutil.rmtree(directory / "wal")
+    (directory / "wal").mkdir()
+    data = format_segment_header(0) + format_frame(0, entries, watermark)
+    (directory / SEGMENT).write_bytes(data)
+    marker = Position(len(entries), 0, len(data))
+    (directory / MARKER_NAME).write_bytes(format_marker(marker))
+
+
+def last_watermark(directory):
+    watermark, first = Watermark(), 0
+    for path in sorted((directory / "wal").glob("*.wal")):
+        with path.open("rb") as file:
+            for frame in scan(file, first=first):
+                watermark, first = frame.watermark, frame.first + frame.count
+    return watermark
+
+
+def test_an_untouched_log_verifies_and_is_counted(world):
+    findings = verify_log(world.directory, world.key)
+    assert findings.problems == ()
+    assert (findings.leaves, findings.signed_leaves) == (330, 330)
+    assert findings.counts["decision events"] == 330
+    assert findings.counts["payloads"] == 132
+    assert findings.instances == {"0000000a": 330}
+    assert findings.origin == ORIGIN
+    assert "everything verifies" in findings.text()
+
+
+def test_the_key_may_come_in_any_form(world):
+    for key in (world.key, str(world.key), world.keyring.public_key):
+        assert verify_log(world.directory, key).ok
+
+
+def test_a_flipped_bit_anywhere_is_found_and_its_file_named(world, victim):
+    source = random.Random(7)
+    for name in world.files():
+        path = victim.directory / name
+        size = path.stat().st_size
+        offsets = {0, size - 1, size // 2} | {source.randrange(size) for _ in range(9)}
+        for offset in sorted(offsets):
+            bit = 1 << source.randrange(8)
+            flip(path, offset, bit)
+            named = [p.file for p in problems(victim)]
+            assert str(name) in named, f"{name} byte {offset} bit {bit}: {named}"
+            flip(path, offset, bit)
+    assert problems(victim) == ()
+
+
+@pytest.mark.parametrize("name", ["checkpoint", MARKER_NAME])
+def test_every_flipped_bit_of_the_small_files_is_found(victim, name):
+    path = victim.directory / name
+    for offset in range(path.stat().st_size):
+        for bit in (1, 128):
+            flip(path, offset, bit)
+            assert name in [p.file for p in problems(victim)], (offset, bit)
+            flip(path, offset, bit)
+
+
+def test_damage_does_not_hide_other_damage(victim):
+    segments = sorted((victim.directory / "wal").iterdir())
+    flip(segments[0], 2000)
+    flip(segments[1], 3000)
+    flip(victim.directory / "tile/0/000", 40)
+    found = [p.file for p in problems(victim)]
+    assert f"wal/{segments[0].name}" in found
+    assert f"wal/{segments[1].name}" in found
+    assert "tile/0/000" in found
+
+
+def test_a_damaged_group_is_named_with_its_file_offset_and_leaf(victim):
+    flip(victim.directory / SEGMENT, 100)
+    first = problems(victim)[0]
+    assert (first.step, first.file, first.offset, first.leaf) == (2, SEGMENT, 20, 0)
+    assert "checksum" in str(first)
+
+
+def test_a_changed_leaf_is_named(victim):
+    entries = wal_entries(victim.directory)
+    entries[100] = encode(decision(101, label="<=50K"))
+    rewrite_wal(victim.directory, entries)
+    found = problems(victim)
+    assert any(p.step == 3 and "changed" in p.message for p in found)
+    assert any(p.step == 4 and p.leaf == 100 and p.file == "tile/0/000" for p in found)
+
+
+def test_a_deleted_leaf_is_named(victim):
+    entries = wal_entries(victim.directory)
+    del entries[57]
+    rewrite_wal(victim.directory, entries)
+    found = problems(victim)
+    assert any(p.step == 2 and "truncated" in p.message for p in found)
+    assert any(p.step == 4 and p.leaf == 57 and "taken out" in p.message for p in found)
+    assert any(p.step == 7 and "number 58 is missing" in p.message for p in found)
+
+
+def test_swapped_leaves_are_named(victim):
+    entries = wal_entries(victim.directory)
+    entries[10], entries[20] = entries[20], entries[10]
+    rewrite_wal(victim.directory, entries)
+    found = problems(victim)
+    assert any(p.step == 3 for p in found)
+    assert any(p.step == 4 and p.leaf == 10 and "leaf 20 here" in p.message for p in found)
+
+
+def test_an_inserted_leaf_is_found(victim):
+    entries = wal_entries(victim.directory)
+    entries.insert(200, encode(decision(1, instance="0000000b")))
+    rewrite_wal(victim.directory, entries)
+    assert {3, 4} <= {p.step for p in problems(victim)}
+
+
+def test_a_log_that_is_rewritten_with_its_tiles_does_not_match_the_signature(victim, tmp_path):
+    forger = Keyring.load_or_create(tmp_path / "forger")
+    shutil.rmtree(victim.directory)
+    log = Log.open(victim.directory, forger, origin=ORIGIN)
+    log.append(records(*range(1, 330)))
+    log.publish()
+    log.close()
+    assert [p.file for p in problems(victim)] == ["checkpoint"]
+
+
+@pytest.mark.parametrize("cut", [1, 700, 30_000])
+def test_a_truncated_segment_is_named(victim, cut):
+    path = sorted((victim.directory / "wal").iterdir())[-1]
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert any(p.file == f"wal/{path.name}" for p in problems(victim))
+
+
+def test_a_missing_segment_is_named(victim):
+    path = sorted((victim.directory / "wal").iterdir())[1]
+    path.unlink()
+    assert any(p.file == f"wal/{path.name}" and "missing" in p.message for p in problems(victim))
+
+
+@pytest.mark.parametrize("name", ["tile/0/000", "tile/entries/000", "tile/1/000.p/1"])
+def test_a_missing_tile_is_named(victim, name):
+    (victim.directory / name).unlink()
+    assert ("missing", name) in [(p.message, p.file) for p in problems(victim)]
+
+
+def test_a_tile_that_belongs_to_no_leaf_is_named(victim):
+    (victim.directory / "tile/0/007").write_bytes(bytes(8192))
+    assert "tile/0/007" in [p.file for p in problems(victim)]
+
+
+@pytest.mark.parametrize("name", ["blobs/00000000.seg", "blobs/subjects.keys"])
+def test_a_truncated_or_missing_payload_file_is_named(victim, name):
+    path = victim.directory / name
+    path.write_bytes(path.read_bytes()[:-1])
+    assert any(p.file == name and "truncated" in p.message for p in problems(victim))
+    path.unlink()
+    assert name in [p.file for p in problems(victim)]
+
+
+def test_a_missing_checkpoint_is_named(victim):
+    (victim.directory / "checkpoint").unlink()
+    assert problems(victim)[0].file == "checkpoint"
+
+
+def test_another_public_key_does_not_verify(victim, tmp_path):
+    other = Keyring.load_or_create(tmp_path / "other")
+    for key in (other.verifier_key(ORIGIN), other.public_key):
+        assert verify_log(victim.directory, key).problems[0].file == "checkpoint"
+
+
+def test_a_swapped_key_that_signs_the_same_tree_does_not_verify(victim, tmp_path):
+    other = Keyring.load_or_create(tmp_path / "other")
+    text = (victim.directory / "checkpoint").read_text(encoding="utf-8").split("\n\n")[0] + "\n"
+    (victim.directory / "checkpoint").write_text(other.signer(ORIGIN).sign(text), encoding="utf-8")
+    assert problems(victim)[0].file == "checkpoint"
+
+
+def test_a_checkpoint_for_another_log_name_does_not_verify(victim):
+    signer = Signer("example.com/other", victim.keyring.log_seed)
+    old = (victim.directory / "checkpoint").read_text(encoding="utf-8").split("\n")
+    text = "\n".join(["example.com/other", *old[1:3], ""])
+    (victim.directory / "checkpoint").write_text(signer.sign(text), encoding="utf-8")
+    assert problems(victim)[0].file == "checkpoint"
+
+
+async def grown(folder, count, **changes):
+    notary = await Notary.open(folder / "log", make_keyring(folder / "keys"), origin=ORIGIN)
+    for seq in range(notary.size + 1, count + 1):
+        await notary.append(decision(seq, **changes))
+    await notary.close()
+    return (folder / "log" / "checkpoint").read_text(encoding="utf-8")
+
+
+async def test_an_earlier_checkpoint_of_the_same_log_is_a_prefix(tmp_path):
+    ring = make_keyring(tmp_path / "keys")
+    earlier = await grown(tmp_path, 10)
+    await grown(tmp_path, 20)
+    key = ring.verifier_key(ORIGIN)
+    assert verify_log(tmp_path / "log", key, earlier_checkpoint=earlier).ok
+
+
+async def test_a_forked_log_is_found_with_an_earlier_checkpoint(tmp_path):
+    earlier = await grown(tmp_path / "a", 10)
+    shutil.copytree(tmp_path / "a" / "keys", tmp_path / "b" / "keys")
+    await grown(tmp_path / "b", 20, label="<=50K")
+    key = make_keyring(tmp_path / "b" / "keys").verifier_key(ORIGIN)
+    assert verify_log(tmp_path / "b" / "log", key).ok
+    found = verify_log(tmp_path / "b" / "log", key, earlier_checkpoint=earlier).problems
+    assert [(p.step, "forked" in p.message) for p in found] == [(5, True)]
+
+
+async def test_a_rolled_back_log_is_found_with_a_later_checkpoint(tmp_path):
+    await grown(tmp_path, 10)
+    shutil.copytree(tmp_path / "log", tmp_path / "old")
+    later = await grown(tmp_path, 20)
+    key = make_keyring(tmp_path / "keys").verifier_key(ORIGIN)
+    found = verify_log(tmp_path / "old", key, earlier_checkpoint=later).problems
+    assert [(p.step, "rolled back" in p.message) for p in found] == [(5, True)]
+
+
+async def test_a_replayed_checkpoint_is_found_with_the_later_one(tmp_path):
+    old = await grown(tmp_path, 10)
+    new = await grown(tmp_path, 20)
+    (tmp_path / "log" / "checkpoint").write_text(old, encoding="utf-8")
+    key = make_keyring(tmp_path / "keys").verifier_key(ORIGIN)
+    found = verify_log(tmp_path / "log", key, earlier_checkpoint=new).problems
+    assert any("replayed" in p.message and p.file == "checkpoint" for p in found)
+
+
+def test_an_earlier_checkpoint_that_nobody_signed_is_said_to_be_so(victim):
+    text = Checkpoint(ORIGIN, 5, bytes(32)).text()
+    note = Signer(ORIGIN, bytes(32)).sign(text)
+    assert [p.step for p in problems(victim, earlier_checkpoint=note)] == [5]
+
+
+def small_log(tmp_path, *entries):
+    ring = make_keyring(tmp_path / "keys")
+    log = Log.open(tmp_path / "log", ring, origin=ORIGIN)
+    log.append(records()) if not entries else log._wal.append(list(entries), Watermark(0, 16, 0))
+    log.publish()
+    log.close()
+    return verify_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+
+
+def gap(number, instance, first, last):
+    return encode(
+        Gap(
+            id=uuid(number + (1 << 40)),
+            time_us=START_US,
+            instance=instance,
+            first_seq=first,
+            last_seq=last,
+            reason="log_unavailable",
+        )
+    )
+
+
+def test_a_missing_number_is_a_problem_and_a_gap_explains_it(tmp_path):
+    three = [encode(decision(seq)) for seq in (1, 2, 5)]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    found = small_log(tmp_path / "a", *three)
+    assert [str(p) for p in found.problems] == [
+        "step 7: instance 0000000a: number 3 to 4 is missing and no gap explains it"
+    ]
+    assert small_log(tmp_path / "b", *three, gap(1, "0000000a", 3, 4)).ok
+
+
+def test_a_missing_number_may_be_on_its_way_if_the_caller_says_so(tmp_path):
+    ring = make_keyring(tmp_path / "keys")
+    small_log(tmp_path, *[encode(decision(seq)) for seq in (1, 3)])
+    findings = verify_log(tmp_path / "log", ring.verifier_key(ORIGIN), in_flight_s=60)
+    assert findings.ok
+    assert any("on its way" in note for note in findings.notes)
+
+
+def test_a_number_given_twice_is_a_problem(tmp_path):
+    twice = [encode(decision(1)), encode(decision(1, id=uuid(77)))]
+    found = small_log(tmp_path, *twice)
+    assert [(p.step, p.leaf) for p in found.problems] == [(7, 1)]
+
+
+def test_a_decision_recorded_twice_is_a_problem(tmp_path):
+    found = small_log(tmp_path, encode(decision(1)), encode(decision(2, id=decision(1).id)))
+    assert [(p.step, p.leaf) for p in found.problems] == [(6, 1)]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"not json",
+        b'{"type": "gap"}',
+        b'{"id":"a","schema":1,"time_us":1,"type":"gap"}',
+        encode(decision(1)).replace(b'"seq":1,', b'"seq":0,'),
+        encode(decision(1)).replace(b'"seq":1,', b'"seq":"1",'),
+        encode(decision(1)).replace(b'"instance":"0000000a"', b'"instance":7'),
+    ],
+)
+def test_an_entry_that_is_no_event_is_named(tmp_path, entry):
+    found = small_log(tmp_path, entry)
+    assert [(p.step, p.leaf) for p in found.problems if p.step == 6] == [(6, 0)]
+
+
+def test_an_event_of_a_newer_version_is_noted_and_no_problem(tmp_path):
+    found = small_log(tmp_path, b'{"id":"a","schema":2,"time_us":1,"type":"decision"}')
+    assert found.ok
+    assert any("unknown to this version" in note for note in found.notes)
+
+
+def test_the_leaves_alone_can_be_verified_from_the_public_tiles(victim):
+    """An auditor who has only what is served: checkpoint and tile/."""
+    for name in ("wal", "blobs"):
+        shutil.rmtree(victim.directory / name)
+    (victim.directory / MARKER_NAME).unlink()
+    found = verify_log(victim.directory, victim.key)
+    assert found.leaves == 330
+    assert found.problems == ()
+    flip(victim.directory / "tile/entries/000", 500)
+    assert not verify_log(victim.directory, victim.key).ok
+
+
+def test_bytes_after_the_committed_end_are_noted(victim):
+    path = sorted((victim.directory / "wal").iterdir())[-1]
+    path.write_bytes(path.read_bytes() + b"torn")
+    findings = verify_log(victim.directory, victim.key)
+    assert findings.ok
+    assert any("4 bytes after the committed end" in note for note in findings.notes)
+
+
+def test_a_foreign_file_is_noted(victim):
+    (victim.directory / "notes.txt").write_text("hello", encoding="utf-8")
+    assert any("notes.txt" in note for note in verify_log(victim.directory, victim.key).notes)
+
+
+def test_numbers_may_arrive_in_any_order():
+    state = Completeness()
+    numbers = list(range(1, 200))
+    random.Random(3).shuffle(numbers)
+    state.gap("a", 200, 210)
+    for number in [*numbers, 211]:
+        assert state.decision("a", number, 0)
+    assert state.missing() == []
+    assert state.instances() == {"a": 211}
+
+
+def test_a_number_both_recorded_and_refused_is_no_hole():
+    state = Completeness()
+    assert state.decision("a", 1, 0)
+    state.gap("a", 1, 2)
+    assert state.decision("a", 3, 0)
+    assert state.missing() == []
+    assert state.both == [("a", 1)]
+
+
+def test_a_gap_of_any_size_costs_nothing():
+    state = Completeness()
+    state.gap("a", 2, 2**52)
+    assert state.decision("a", 1, 0)
+    assert state.decision("a", 2**52 + 2, 0)
+    assert [(m.first, m.last) for m in state.missing()] == [(2**52 + 1, 2**52 + 1)]
+
+
+async def test_a_log_can_be_verified_while_it_is_written(tmp_path):
+    ring = make_keyring(tmp_path / "keys")
+    notary = await Notary.open(
+        tmp_path / "log", ring, origin=ORIGIN, segment_bytes=100_000, checkpoint_interval_s=0.005
+    )
+    stop = asyncio.Event()
+
+    async def client(first):
+        seq = first
+        while not stop.is_set():
+            await append(notary, decision(seq), 7)
+            seq += 4
+
+    load = asyncio.gather(*[client(first) for first in range(1, 5)])
+    seen = []
+    while len(seen) < 12 or seen[-1].leaves < 600:
+        findings = await asyncio.to_thread(
+            verify_log, tmp_path / "log", ring.verifier_key(ORIGIN), in_flight_s=3600
+        )
+        assert findings.ok, findings.text()
+        seen.append(findings)
+    stop.set()
+    await load
+    await notary.close()
+    assert verify_log(tmp_path / "log", ring.verifier_key(ORIGIN)).ok
+
+
+@pytest.mark.slow
+async def test_every_byte_of_every_file_of_a_small_log_matters(tmp_path):
+    world = await build_world(tmp_path / "world", [3, 4])
+    for name in world.files():
+        path = world.directory / name
+        for offset in range(path.stat().st_size):
+            bit = 1 << (offset % 8)
+            flip(path, offset, bit)
+            assert str(name) in [p.file for p in problems(world)], (name, offset, bit)
+            flip(path, offset, bit)
