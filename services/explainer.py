@@ -18,6 +18,7 @@ from typing import Any
 
 import bentoml
 
+from .orphans import end_with_parent
 from .settings import settings
 
 __all__ = ["Explainer"]
@@ -39,6 +40,7 @@ class Explainer:
     @bentoml.on_startup
     async def open(self) -> None:
         """Import the heavy half and begin to follow the log."""
+        end_with_parent()
         os.nice(_NICE)
         if _ROOT not in sys.path:
             sys.path.insert(0, _ROOT)

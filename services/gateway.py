@@ -24,6 +24,7 @@ from runners.fleet import Fleet
 from . import preflight
 from .explainer import Explainer
 from .native import predict
+from .orphans import end_with_parent
 from .runners import CnnRunner, DnnRunner, LstmRunner, attach_runners
 from .settings import settings
 from .watch import watch
@@ -87,6 +88,7 @@ class Gateway:
     @bentoml.on_startup
     async def open(self) -> None:
         """Open the house and watch the definitions."""
+        end_with_parent()
         await house.open(
             attach=self._attach if _SETTINGS.runner == "service" else None,
             explain=self._explain if _SETTINGS.explainer else None,

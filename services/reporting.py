@@ -13,6 +13,7 @@ from pathlib import Path
 
 import orjson
 
+from audit.errors import PayloadDamaged
 from audit.keys import Keyring
 from audit.note import open_checkpoint
 from audit.reader import LogReader
@@ -70,9 +71,11 @@ def write_report(
         return reader.payload(keyring, decision, name)
 
     def sealed(decision: Decision) -> dict[str, object] | None:
-        if decision.sealed is None:
-            return None
-        found: dict[str, object] = orjson.loads(keyring.open(decision.sealed, decision.id))
+        try:
+            opened = keyring.open(decision.sealed or "", decision.id)
+        except PayloadDamaged:
+            return None  # the report says that the decision could not be counted
+        found: dict[str, object] = orjson.loads(opened)
         return found
 
     data = build(

@@ -18,6 +18,7 @@ from runners.errors import ModelNotReady, RunnerError
 from runners.fleet import Fleet
 from runners.link import Call, Link, Remote, serve
 
+from .orphans import end_with_parent
 from .settings import Settings, settings
 from .telemetry import Mark, Span, SpanKind, Telemetry, current_traceparent
 from .wiring import open_fleet
@@ -40,6 +41,7 @@ class _Runner:
     @bentoml.on_startup
     async def open(self) -> None:
         """Load and warm the models of this kind, then open the data socket."""
+        end_with_parent()
         self.telemetry = Telemetry(f"weighbridge-runner-{self.kind}")
         self.fleet = open_fleet(_SETTINGS)
         wanted = _SETTINGS.model_names()

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 60.0
@@ -59,14 +59,15 @@ class Server:
         return self.log.read_text(errors="replace")
 
     def stop(self, *, kill: bool = False) -> int:
-        """End the whole process group; returns the exit status."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL if kill else signal.SIGTERM)
-        try:
-            return self.process.wait(40)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+        """End the supervisor, or kill it and every worker at once; returns the exit status."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            supervisor = psutil.Process(self.process.pid)
+            workers = supervisor.children(recursive=True)
+            for victim in (supervisor, *workers) if kill else ():
+                victim.kill()
+        if not kill:
+            self.process.terminate()
+        return self.process.wait(40)
 
 
 def start(home: Path, **settings: str) -> Server:
