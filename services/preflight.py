@@ -7,6 +7,7 @@ log (opening it is recovering it) and the gRPC port. Nothing is kept open.
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from contextlib import closing
@@ -21,7 +22,13 @@ __all__ = ["check"]
 
 
 def check(settings: Settings) -> None:
-    """Try what the workers will need; end the process with status 1 and a sentence if it fails."""
+    """Try what the workers will need; end the process with status 1 and a sentence if it fails.
+
+    BentoML starts the workers of a bento inside the bento's own folder; a relative home means the
+    folder that the operator stands in, so it is made absolute here, for all of them.
+    """
+    os.environ["WEIGHBRIDGE_HOME"] = str(settings.home.absolute())
+    os.environ["WEIGHBRIDGE_DEFINITIONS"] = str(settings.definitions.absolute())
     try:
         _check_port(settings.host, settings.grpc_port)
         keyring = Keyring.load_or_create(settings.keys_dir)
