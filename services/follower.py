@@ -15,7 +15,6 @@ import asyncio
 import base64
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -36,30 +35,19 @@ from audit.record import (
 )
 from audit.socket_link import NotaryClient
 from runners.errors import ArtefactCorrupt, RunnerError
-from runners.manifest import Manifest
-from runners.model import Model
-from runners.tensor import Array, Batch, unpack
+from runners.tensor import Batch, unpack
 
 from .counting import Counting
 from .decision import Appender
 from .settings import Settings
-from .wiring import open_fleet
+from .shelf import Held, Shelf
 
-__all__ = ["Follower", "Shelf", "open_follower"]
+__all__ = ["Follower", "open_follower"]
 
 log = logging.getLogger("weighbridge")
 _POLL_S = 0.2
 _RETRY_S = 2.0
 _READ_AT_ONCE = 5_000
-
-
-class _Held(NamedTuple):
-    manifest: Manifest
-    model: Model
-    background: Mapping[str, Any]
-
-    def predict(self, batch: Batch) -> Array:
-        return self.model.infer(batch)["probabilities"]
 
 
 class _Target(NamedTuple):
@@ -70,30 +58,6 @@ class _Target(NamedTuple):
     version: str
     digest: str | None
     unit_ref: str
-
-
-class Shelf:
-    """The artefacts that explanations are made with, each loaded once."""
-
-    def __init__(self, settings: Settings) -> None:
-        """Nothing is loaded yet."""
-        self._fleet = open_fleet(settings)
-        self._held: dict[tuple[str, str], _Held] = {}
-
-    def get(self, name: str, version: str) -> _Held:
-        """One version, verified and warm.
-
-        Raises:
-            RunnerError: it is not held, or its files were changed.
-        """
-        held = self._held.get((name, version))
-        if held is None:
-            artefact = self._fleet.registry.open(name, version)
-            model = self._fleet.open_model(artefact)
-            model.warm_up()
-            background = orjson.loads(artefact.read("background.json"))
-            held = self._held[name, version] = _Held(artefact.manifest, model, background)
-        return held
 
 
 class Follower:
@@ -255,7 +219,7 @@ class Follower:
         self._settle(target.decision)
         return found
 
-    def _compute(self, decision: str, held: _Held, batch: Batch) -> Explanation:
+    def _compute(self, decision: str, held: Held, batch: Batch) -> Explanation:
         row = {name: data[:1] for name, data in batch.items()}
         answered = held.model.infer(row).get("label")
         return explain(

@@ -3,12 +3,13 @@
 Rule: `/v1` and `/v2` go straight to our ASGI door, because BentoML's own request path costs twenty
 times a small model (see docs/adr/0002-fast-path.md); everything else (native endpoints, `/livez`,
 `/readyz`, `/metrics`, docs) stays BentoML's. All of them end in the same data plane.
-Source: bentoml 1.4 `Service.to_asgi`, the one method that is overridden; a start-up check falls
-back to mounting the door inside BentoML's application when that method is no longer what is called.
+Source: bentoml 1.4 `Service.to_asgi`, the one method that is overridden. Where it is not as
+expected, or WEIGHBRIDGE_FAST_PATH=false, the same door is mounted inside BentoML's application.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -37,10 +38,6 @@ _SETTINGS = settings()
 Scope = MutableMapping[str, Any]
 
 
-def _ours(path: str) -> bool:
-    return path == "/v2" or path.startswith(("/v1/", "/v2/"))
-
-
 class FastPath(Service):
     """A BentoML service whose `/v1` and `/v2` bypass BentoML's middleware."""
 
@@ -59,17 +56,45 @@ class FastPath(Service):
         return app
 
 
+def _ours(path: str) -> bool:
+    return path == "/v2" or path.startswith(("/v1/", "/v2/"))
+
+
+def _fast() -> bool:
+    """Whether BentoML still has the one method that `FastPath` overrides."""
+    method = getattr(Service, "to_asgi", None)
+    fits = method is not None and list(inspect.signature(method).parameters) == ["self", "is_main"]
+    if not fits:
+        log.warning("this BentoML has another Service.to_asgi: /v1 and /v2 take the slow path")
+    return fits and _SETTINGS.fast_path
+
+
+async def _door(scope: Scope, receive: Any, send: Any) -> None:
+    """The same door as a mounted application, which sees the path it was asked for."""
+    await house.http(scope, receive, send)
+
+
+def _mounted(inner: type) -> type:
+    """Mount the door inside BentoML's application where the fast path is not to be had."""
+    if not _FAST:
+        for path in ("/v1", "/v2"):
+            inner = bentoml.asgi_app(_door, path=path, name=f"door{path[1:]}")(inner)
+    return inner
+
+
+_FAST = _fast()
 house = House(_SETTINGS)
 
 
 @bentoml.service(
     name="Gateway",
-    service_class=FastPath,
+    service_class=FastPath if _FAST else Service,
     workers=1,
     http={"host": _SETTINGS.host, "port": _SETTINGS.http_port},
     traffic={"timeout": 60},
     metrics={"enabled": True},
 )
+@_mounted
 class Gateway:
     """Routes, answers and records every model decision."""
 

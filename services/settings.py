@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     fairness_window_s: float = Field(15.0, gt=0, description="longest wait for a fairness window")
     fairness_minimum: int = Field(30, ge=1, description="decisions a group needs for a verdict")
     explainer: bool = Field(True, description="start the explainer service")
+    fast_path: bool = Field(True, description="answer /v1 and /v2 before BentoML's middleware")
     allow_force: bool = Field(False, description="honour x-weighbridge-arm")
     drain_s: float = Field(10.0, ge=0, description="longest wait for running requests at stop")
 

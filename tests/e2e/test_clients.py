@@ -9,6 +9,7 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+import server as servers
 import tritonclient.grpc as tgrpc
 import tritonclient.grpc.aio as tgrpc_aio
 import tritonclient.http as thttp
@@ -226,3 +227,23 @@ def test_refusals_reach_tritonclient_as_its_own_exception(gateway, image) -> Non
         with pytest.raises(InferenceServerException) as unknown:
             client.infer("digits", image_input(tgrpc, image), model_version="77")
         assert "NOT_FOUND" in str(unknown.value.status())
+
+
+def test_without_the_fast_path_the_same_door_answers(home, image) -> None:
+    with (
+        servers.running(
+            home,
+            WEIGHBRIDGE_FAST_PATH="false",
+            WEIGHBRIDGE_EXPLAINER="false",
+            WEIGHBRIDGE_MODELS="digits",
+        ) as slow,
+        thttp.InferenceServerClient(f"127.0.0.1:{slow.http_port}") as client,
+    ):
+        assert client.is_server_ready()
+        check(client.infer("digits", image_input(thttp, image)))
+        with pytest.raises(InferenceServerException, match="unknown"):
+            client.infer("nothing", image_input(thttp, image))
+        reply = httpx.post(
+            f"{slow.http}/v1/models/digits:predict", json={"instances": image.tolist()}
+        )
+        assert reply.headers["x-weighbridge-arm"] in ("control", "treatment")

@@ -1,0 +1,57 @@
+"""The artefacts that explanations are made with, each loaded once, exactly as registered.
+
+Rule: a version is verified when it is opened, and known by its digest ever after; nothing here
+serves a caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from runners.manifest import Manifest
+from runners.model import Model
+from runners.tensor import Array, Batch
+
+from .settings import Settings
+from .wiring import open_fleet
+
+__all__ = ["Held", "Shelf"]
+
+
+class Held(NamedTuple):
+    """One version, warm."""
+
+    manifest: Manifest
+    model: Model
+    background: Mapping[str, Any]
+
+    def predict(self, batch: Batch) -> Array:
+        """Raw rows to probabilities, shape (rows, labels): what an explainer asks."""
+        return self.model.infer(batch)["probabilities"]
+
+
+class Shelf:
+    """The artefacts that explanations are made with, each loaded once."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing is loaded yet."""
+        self._fleet = open_fleet(settings)
+        self._held: dict[tuple[str, str], Held] = {}
+
+    def get(self, name: str, version: str) -> Held:
+        """One version, verified and warm.
+
+        Raises:
+            RunnerError: it is not held, or its files were changed.
+        """
+        held = self._held.get((name, version))
+        if held is None:
+            artefact = self._fleet.registry.open(name, version)
+            model = self._fleet.open_model(artefact)
+            model.warm_up()
+            background = orjson.loads(artefact.read("background.json"))
+            held = self._held[name, version] = Held(artefact.manifest, model, background)
+        return held
