@@ -166,3 +166,18 @@ def _take_lock(directory: Path) -> int:
             f"could not open the log in {directory} for writing: another process is its writer"
         ) from exc
     return fd
+
+
+def has_writer(directory: Path) -> bool:
+    """Whether a process holds the log for writing at this moment."""
+    try:
+        fd = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

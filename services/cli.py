@@ -27,7 +27,14 @@ from .wiring import open_registry, registry_signer
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+_FIGURES = ("accuracy", "auc", "macro_f1", "rmse")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train, serve, prove and report model decisions.",
+)
 app.add_typer(audit, name="audit")
 console = Console()
 errors = Console(stderr=True)
@@ -76,14 +83,18 @@ def _count_held() -> int:
 def models() -> None:
     """List the model versions in the registry, with digests and figures."""
     registry = open_registry(settings())
-    table = Table("model", "version", "kind", "framework", "digest", "evaluation", box=None)
+    if not registry.names():
+        console.print(
+            f"no model under {registry.home}; `weighbridge train` makes four", soft_wrap=True
+        )
+        return
+    table = Table("model", "kind", "framework", "digest", *_FIGURES, box=None)
     for name in registry.names():
         for version in registry.versions(name):
             manifest = registry.manifest(name, version)
-            figures = ", ".join(f"{k} {v}" for k, v in list(manifest.evaluation.items())[:3])
-            table.add_row(
-                name, version, manifest.kind, manifest.framework, manifest.digest[:19], figures
-            )
+            figures = (str(manifest.evaluation.get(key, "")) for key in _FIGURES)
+            digest = manifest.digest.removeprefix("sha256:")[:12]
+            table.add_row(f"{name}:{version}", manifest.kind, manifest.framework, digest, *figures)
     console.print(table)
 
 

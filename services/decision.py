@@ -10,6 +10,8 @@ Boundary: knows the rooms' values on both sides; no protocol, no files.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,17 +89,17 @@ class Recorder:
             AuditError: it was not recorded, so the answer must not leave.
         """
         labels = _labels(taken)
+        if self._lost:
+            await self._explain_gaps()
         self.seq += 1
         seq = self.seq
         try:
             event, payloads = self._build(taken, labels, seq)
             receipt = await self._appender.append(event, payloads=payloads, subject=event.unit_ref)
-        except AuditError:
+        except Exception:  # re-raised: whatever it was, this number has no record
             self._lost.append(seq)
             raise
         self.recorded += 1
-        if self._lost:
-            await self._explain_gaps()
         return event, receipt
 
     def _build(
@@ -175,7 +177,11 @@ class Recorder:
         )
 
     async def _explain_gaps(self) -> None:
-        """Record the numbers that refused answers used up; they stay lost if this fails, too."""
+        """Record the numbers that refused answers used up, before any later answer.
+
+        Raises:
+            AuditError: the log still refuses; the numbers are kept for the next time.
+        """
         lost, self._lost = sorted(self._lost), []
         first = previous = lost[0]
         ranges = []
@@ -185,8 +191,15 @@ class Recorder:
                 first = seq
             previous = seq
         ranges.append((first, previous))
-        for low, high in ranges:
-            gap = Gap(
+        try:
+            await asyncio.gather(*(self._append_gap(low, high) for low, high in ranges))
+        except AuditError:
+            self._lost.extend(lost)  # a range that did get through is recorded twice, which is fine
+            raise
+
+    async def _append_gap(self, low: int, high: int) -> None:
+        await self._appender.append(
+            Gap(
                 id=new_id(),
                 time_us=now_us(),
                 instance=self.instance,
@@ -194,15 +207,13 @@ class Recorder:
                 last_seq=high,
                 reason="refused: the record could not be written",
             )
-            try:
-                await self._appender.append(gap)
-            except AuditError:
-                self._lost.extend(range(low, high + 1))
+        )
 
     async def close(self) -> None:
-        """Explain what is still unexplained."""
-        if self._lost:
-            await self._explain_gaps()
+        """Explain what is still unexplained, if the log lets us."""
+        with contextlib.suppress(AuditError):
+            if self._lost:
+                await self._explain_gaps()
 
 
 def _labels(taken: Taken) -> _Labels | None:

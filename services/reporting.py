@@ -13,7 +13,7 @@ from pathlib import Path
 
 import orjson
 
-from audit.errors import PayloadDamaged
+from audit.errors import NotFound, PayloadDamaged
 from audit.keys import Keyring
 from audit.note import open_checkpoint
 from audit.reader import LogReader
@@ -58,6 +58,8 @@ def write_report(
         out: the folder; None picks `reports/` below home.
         examples: worked explanations per model version; 0 shows no personal data.
     """
+    if not settings.log_dir.is_dir():
+        raise NotFound(f"there is no log in {settings.log_dir}; start a server first")
     keyring = Keyring.load(settings.keys_dir)
     reader = LogReader(settings.log_dir)
     checkpoint = reader.checkpoint()

@@ -1,0 +1,92 @@
+"""Fairness windows: each decision is counted once, also over a restart."""
+
+from pathlib import Path
+
+import pytest
+
+from audit.canonical import dumps
+from audit.keys import Keyring
+from audit.record import Decision, FairnessWindow, new_id
+from services.counting import Counting
+
+SECOND = 1_000_000
+
+
+@pytest.fixture
+def keyring(tmp_path: Path) -> Keyring:
+    return Keyring.load_or_create(tmp_path / "keys")
+
+
+def decision(keyring: Keyring, sex: str, label: str, *, model: str = "income") -> Decision:
+    event_id = new_id()
+    sealed = dumps({"nonce": "00", "groups": [[{"sex": sex}, label, 1]] if sex else []})
+    return Decision(
+        id=event_id,
+        time_us=5,
+        instance="00000000",
+        seq=1,
+        origin="http",
+        route=model,
+        unit_ref="u",
+        unit_source="header",
+        arm_served="control",
+        reason="assigned",
+        model=model,
+        version="1",
+        digest="sha256:0",
+        runtime="r",
+        device="cpu",
+        input_commitment="",
+        output_commitment="",
+        sealed=keyring.seal(sealed, event_id),
+        rows=1,
+        label_counts={label: 1},
+        sampling={"rule": "base", "probability": "0", "selected": False},
+        latency_us={},
+        durability="strict",
+    )
+
+
+def counting(keyring: Keyring) -> Counting:
+    def positive(model: str, version: str) -> str | None:
+        return ">50K" if model == "income" else None
+
+    return Counting(keyring, minimum=2, window_s=10, positive=positive)
+
+
+def total(windows: list[FairnessWindow]) -> int:
+    return sum(group["n"] for window in windows for group in window.groups)
+
+
+def test_a_window_is_written_when_it_is_old_enough(keyring) -> None:
+    found = counting(keyring)
+    for leaf, sex in enumerate(("Female", "Male", "Male")):
+        found.take(leaf, decision(keyring, sex, ">50K"), 0)
+    assert found.due(9 * SECOND, final=False) == []
+    (window,) = found.due(10 * SECOND, final=False)
+    assert (window.from_leaf, window.to_leaf, window.attribute) == (0, 3, "sex")
+    assert {g["group"]: g["n"] for g in window.groups} == {"Female": 1, "Male": 2}
+    assert found.due(99 * SECOND, final=True) == []
+
+
+def test_after_a_restart_what_a_window_covers_is_not_counted_again(keyring) -> None:
+    events = [decision(keyring, "Female", ">50K") for _ in range(6)]
+    before = counting(keyring)
+    for leaf in range(4):
+        before.take(leaf, events[leaf], 0)
+    written = before.due(0, final=True)
+    after = counting(keyring)
+    for window in written:
+        after.resume(window)
+    for leaf, event in enumerate(events):
+        after.take(leaf, event, 0)
+    rest = after.due(0, final=True)
+    assert rest[0].from_leaf == written[0].to_leaf
+    assert total(written) + total(rest) == 6
+
+
+def test_models_without_a_positive_label_or_groups_make_no_window(keyring) -> None:
+    found = counting(keyring)
+    found.take(0, decision(keyring, "Female", "7", model="digits"), 0)
+    found.take(1, decision(keyring, "", ">50K"), 0)
+    assert found.due(0, final=True) == []

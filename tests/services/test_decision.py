@@ -1,0 +1,169 @@
+"""What is said of a decision in the log: nothing personal, nothing missing, gaps explained."""
+
+import asyncio
+import hmac
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import orjson
+import pytest
+
+from audit.completeness import Completeness
+from audit.errors import LogUnavailable
+from audit.keys import Keyring
+from audit.record import Decision, Event, Gap
+from audit.sample import Rules, Sampler
+from audit.testing import MemoryNotary
+from runners.batch import Answer
+from runners.tensor import Signature, Tensor, TensorSpec, pack
+from services.dataplane import Request
+from services.decision import Recorder, Taken
+from services.router import Choice
+from services.telemetry import TraceIds
+
+MANIFEST = SimpleNamespace(
+    name="income",
+    version="1",
+    digest="sha256:00",
+    labels=("<=50K", ">50K"),
+    positive_label=">50K",
+    threshold="0.5",
+    protected={"sex": {"input": "sex", "bands": None}},
+    signature=Signature((TensorSpec("sex", "BYTES", (-1, 1)),), ()),
+)
+SLOT = SimpleNamespace(manifest=MANIFEST, runtime="test", device="cpu")
+
+
+def taken(rows: int = 1, *, unit: str = "alice", on_demand: bool = False) -> Taken:
+    sexes = np.array([[b"Female"], [b"Male"]] * rows, dtype=object)[:rows]
+    request = Request(
+        model="income",
+        version=None,
+        inputs={"sex": Tensor("sex", "BYTES", sexes)},
+        origin="http",
+        trace=TraceIds(1, 2, 0, sampled=False, state=""),
+        request_id="r",
+        unit=unit,
+        unit_source="header",
+        on_demand=on_demand,
+    )
+    high = np.arange(rows) % 2 == 0
+    outputs = {
+        "probabilities": np.stack([np.where(high, 0.2, 0.9), np.where(high, 0.8, 0.1)], axis=1),
+        "label": high.astype(np.int64).reshape(-1, 1),
+    }
+    choice = Choice("1", "no_experiment", None, None)
+    answer = Answer(outputs, 0.001, 0.002)
+    return Taken(request, choice, SLOT, {"sex": sexes}, answer, rows, request.started_ns)
+
+
+@pytest.fixture
+def keyring(tmp_path: Path) -> Keyring:
+    return Keyring.load_or_create(tmp_path / "keys")
+
+
+def recorder(appender: object, keyring: Keyring, base: float = 0.0) -> Recorder:
+    sampler = Sampler(b"k" * 32, Rules(base=base, near_threshold=0, low_confidence=0))
+    return Recorder(appender, keyring, sampler, durability="strict")
+
+
+async def test_a_record_commits_to_input_and_output_and_hides_both(keyring) -> None:
+    notary = MemoryNotary()
+    given = taken()
+    event, receipt = await recorder(notary, keyring).record(given)
+    assert receipt.index == 0
+    assert (event.label, event.label_counts, event.rows) == (">50K", {">50K": 1}, 1)
+    assert event.score == "0.8"
+    secret = orjson.loads(keyring.open(event.sealed, event.id))
+    assert secret["groups"] == [[{"sex": "Female"}, ">50K", 1]]
+    nonce = bytes.fromhex(secret["nonce"])
+    assert event.input_commitment == hmac.digest(nonce, pack(given.batch), "sha256").hex()
+    text = repr(event)
+    assert "alice" not in text
+    assert "Female" not in text
+
+
+async def test_many_rows_are_counted_by_group_and_label(keyring) -> None:
+    event, _ = await recorder(MemoryNotary(), keyring).record(taken(101))
+    assert event.label_counts == {">50K": 51, "<=50K": 50}
+    assert (event.label, event.score) == (None, None)
+    groups = orjson.loads(keyring.open(event.sealed, event.id))["groups"]
+    assert sorted((g["sex"], label, n) for g, label, n in groups) == [
+        ("Female", ">50K", 51),
+        ("Male", "<=50K", 50),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("base", "on_demand", "kept"), [(0, False, 0), (1, False, 2), (0, True, 2)]
+)
+async def test_payloads_are_kept_for_selected_decisions_only(
+    keyring, base, on_demand, kept
+) -> None:
+    seen: list[int] = []
+
+    class Watching(MemoryNotary):
+        async def append(self, event: Event, *, payloads=None, subject=None, durability=None):
+            seen.append(len(payloads or {}))
+            return await super().append(event, payloads=payloads or {}, subject=subject)
+
+    event, _ = await recorder(Watching(), keyring, base).record(taken(on_demand=on_demand))
+    assert event.sampling["selected"] == bool(kept)
+    assert seen == [kept]
+
+
+class Failing:
+    """Fails the appends whose turn is in `bad`; keeps the rest."""
+
+    def __init__(self, bad: set[int]) -> None:
+        self.bad = bad
+        self.turn = 0
+        self.kept: list[Event] = []
+        self.inner = MemoryNotary()
+
+    async def append(self, event: Event, *, payloads=None, subject=None):
+        self.turn += 1
+        if self.turn in self.bad:
+            await asyncio.sleep(0)
+            raise LogUnavailable("full")
+        self.kept.append(event)
+        return await self.inner.append(event)
+
+
+async def test_numbers_of_refused_answers_are_explained_before_the_next_answer(keyring) -> None:
+    log = Failing({2, 3, 5})
+    writer = recorder(log, keyring)
+    results = []
+    for _ in range(6):
+        try:
+            event, _ = await writer.record(taken())
+            results.append(event.seq)
+        except LogUnavailable:
+            results.append(None)
+    assert results[0] == 1
+    whole = Completeness()
+    for event in log.kept:
+        if isinstance(event, Decision):
+            whole.decision(event.instance, event.seq, event.time_us)
+        elif isinstance(event, Gap):
+            whole.gap(event.instance, event.first_seq, event.last_seq)
+    assert list(whole.missing()) == []
+    numbers = [event.seq for event in log.kept if isinstance(event, Decision)]
+    assert numbers == sorted(set(numbers))
+
+
+async def test_a_hundred_concurrent_records_with_faults_leave_no_hole(keyring) -> None:
+    rng = np.random.default_rng(3)
+    log = Failing(set(rng.integers(1, 150, 40).tolist()))
+    writer = recorder(log, keyring)
+    await asyncio.gather(*(writer.record(taken()) for _ in range(100)), return_exceptions=True)
+    log.bad = set()
+    await writer.close()
+    whole = Completeness()
+    for event in log.kept:
+        if isinstance(event, Decision):
+            whole.decision(event.instance, event.seq, event.time_us)
+        elif isinstance(event, Gap):
+            whole.gap(event.instance, event.first_seq, event.last_seq)
+    assert list(whole.missing()) == []
