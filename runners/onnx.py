@@ -43,12 +43,14 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
-def check_installation() -> None:
-    """Refuse an environment in which two ONNX Runtime wheels overwrote each other.
+def check_installation(device: Device) -> None:
+    """Refuse an environment that cannot run on `device`, before anything is loaded.
 
     Raises:
-        DeviceUnavailable: both `onnxruntime` and `onnxruntime-gpu` are installed.
+        DeviceUnavailable: `onnxruntime` and `onnxruntime-gpu` are both installed and overwrote each
+            other, or this ONNX Runtime does not offer `device` at all.
     """
+    _providers(device)
     names = {dist.metadata["Name"].lower() for dist in metadata.distributions(path=_site())}
     if {"onnxruntime", "onnxruntime-gpu"} <= names:
         raise DeviceUnavailable(

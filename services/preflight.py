@@ -2,7 +2,7 @@
 
 Rule: BentoML restarts a worker that dies, which is right at three in the morning and wrong for a
 taken port; so the process that starts the workers first tries what they will need: the keys, the
-log (opening it is recovering it) and the gRPC port. Nothing is kept open.
+log (opening it is recovering it), the device and the gRPC port. Nothing is kept open.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from contextlib import closing
 from audit.errors import AuditError
 from audit.keys import Keyring
 from audit.log import Log
+from runners.errors import RunnerError
+from runners.onnx import check_installation
 
 from .settings import Settings
 
@@ -30,11 +32,12 @@ def check(settings: Settings) -> None:
     os.environ["WEIGHBRIDGE_HOME"] = str(settings.home.absolute())
     os.environ["WEIGHBRIDGE_DEFINITIONS"] = str(settings.definitions.absolute())
     try:
+        check_installation(settings.device)
         _check_port(settings.host, settings.grpc_port)
         keyring = Keyring.load_or_create(settings.keys_dir)
         log = Log.open(settings.log_dir, keyring, origin=settings.origin)
         log.close()
-    except (AuditError, OSError) as exc:
+    except (AuditError, RunnerError, OSError) as exc:
         sys.stderr.write(f"weighbridge: not started: {exc}\n")
         raise SystemExit(1) from exc
     if log.recovered.cut is not None:

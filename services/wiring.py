@@ -73,7 +73,7 @@ def open_registry(settings: Settings) -> Registry:
 
 def open_fleet(settings: Settings) -> Fleet:
     """An empty fleet whose models are ONNX sessions on the configured device."""
-    check_installation()
+    check_installation(settings.device)
 
     def open_model(artefact: Artefact) -> OnnxModel:
         return OnnxModel(artefact, device=settings.device, threads=settings.threads)
@@ -150,6 +150,10 @@ class House:
             await self.router.reload("start")
         except DefinitionError as exc:
             log.error("no experiment is in force until this is mended:\n%s", exc)
+        states = [status.state for status in self.fleet.index()]
+        if states and "READY" not in states:
+            log.error("not ready: no model could be loaded")
+            return
         await self.grpc.serving(ready=True)
         self.ready = True
         announce()

@@ -193,3 +193,10 @@ def test_a_wrong_setting_is_named(name, value) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert f"WEIGHBRIDGE_{name}" in done.stderr
+
+
+def test_a_device_that_is_not_there_stops_the_start_with_a_sentence(home) -> None:
+    with pytest.raises(AssertionError, match="did not become ready") as failed:
+        servers.start(home, WEIGHBRIDGE_DEVICE="cuda", **SENTIMENT)
+    assert "weighbridge: not started" in str(failed.value)
+    assert "WEIGHBRIDGE_DEVICE=auto" in str(failed.value)
