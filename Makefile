@@ -45,7 +45,7 @@ bento: train
 	$(BIN)/weighbridge bento
 
 bench: install
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench.audit
 
 # A new lock: resolve the ranges of pyproject.toml in a fresh environment and write down the result.
 lock:

@@ -69,7 +69,8 @@ class Findings:
         lines += [f"counted    {value} {name}" for name, value in sorted(self.counts.items())]
         lines += [f"note       {note}" for note in self.notes]
         lines += [f"PROBLEM    {problem}" for problem in self.problems]
-        verdict = "everything verifies" if self.ok else f"{len(self.problems)} problems"
+        count = len(self.problems)
+        verdict = "everything verifies" if self.ok else f"{count} problem{'s' * (count > 1)}"
         return "\n".join([*lines, f"result     {verdict}", ""])
 
 

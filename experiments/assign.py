@@ -1,6 +1,6 @@
 """A unit's arm: a pure function of the definition and the unit.
 
-Implements DESIGN section 5: slot = floor(10,000 * h / 2^64), where h is the first 8 bytes,
+Implements docs/adr/0005: slot = floor(10,000 * h / 2^64), where h is the first 8 bytes,
 big-endian, of SHA-256(layer salt || 0x1F || unit in UTF-8).
 Rule: no state, no clock, no randomness: every process, and an auditor who holds only the record,
 finds the same arm. 0x1F cannot stand in a salt (schema.py), so salt and unit cannot run together.

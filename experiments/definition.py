@@ -1,7 +1,7 @@
 """The values of an experiment: arms, bucket ranges, and the definition with its hash.
 
 Rule: a definition is frozen, and `version` is the SHA-256 of its canonical JSON (the JCS subset
-of DESIGN section 6: sorted ASCII keys, integers, no floats), so two processes that hold the same
+of docs/adr/0009: sorted ASCII keys, integers, no floats), so two processes that hold the same
 version assign alike. Ranges cover 0..9999 exactly once; whoever builds a definition has checked.
 Read next: plan.py (files to definitions), assign.py (what ranges are for).
 """

@@ -1,7 +1,8 @@
 """Natural batching: many callers, one session, no timer.
 
 Rule 1: while one batch runs, requests queue; the next batch is everything compatible in the queue,
-up to `max_rows`. Nobody waits for company.
+up to `max_rows`. Nobody waits for company. A call of more rows than that runs in pieces, so that
+the memory of a batch is bounded and a caller who leaves ends the work.
 Rule 2: compatible means equal names, types and trailing shapes; the queue belongs to one artefact,
 so versions and models never meet.
 Rule 3: a request that is bad, cancelled or late fails alone. A batch that fails is run again
@@ -154,18 +155,29 @@ class Batcher:
             calls[0].future.set_exception(error)
 
     async def _infer(self, calls: list[_Call]) -> dict[str, Array]:
-        loop = asyncio.get_running_loop()
+        rows = sum(call.rows for call in calls)
         try:
-            batch = _join(calls)
-            outputs = await loop.run_in_executor(self._executor, self.model.infer, batch)
+            outputs = await self._infer_pieces(_join(calls), rows, calls)
         except RunnerError:
             raise
         except Exception as exc:
             raise ModelFailed(f"could not run {self.model.name}: {exc!r}") from exc
-        rows = sum(call.rows for call in calls)
         if any(data.shape[:1] != (rows,) for data in outputs.values()):
             raise ModelFailed(f"'{self.model.name}' gave outputs whose rows are not the batch's")
         return outputs
+
+    async def _infer_pieces(self, batch: Batch, rows: int, calls: list[_Call]) -> dict[str, Array]:
+        """Run a batch; a call of more than `max_rows` rows goes piece by piece."""
+        infer, loop = self.model.infer, asyncio.get_running_loop()
+        if rows <= self._max_rows:
+            return await loop.run_in_executor(self._executor, infer, batch)
+        pieces = []
+        for first in range(0, rows, self._max_rows):
+            if all(call.future.done() for call in calls):
+                raise DeadlinePassed("nobody waits for the rest of the rows")
+            piece = {name: data[first : first + self._max_rows] for name, data in batch.items()}
+            pieces.append(await loop.run_in_executor(self._executor, infer, piece))
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def _key(batch: Batch) -> tuple[tuple[str, str, tuple[int, ...]], ...]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from .batch import Answer, Batcher
-from .errors import ModelNotFound, ModelNotReady, RunnerError
+from .errors import ModelFailed, ModelNotFound, ModelNotReady, RunnerError
 from .manifest import Manifest
 from .model import Model
 from .registry import Artefact, Registry
@@ -72,6 +72,7 @@ class Fleet:
     max_queued_rows: int = 2048
     on_ready: Callable[[Slot], Awaitable[None]] = _unheard
     slots: dict[tuple[str, str], Slot] = field(default_factory=dict)
+    _locks: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict)
 
     async def load_all(self, names: Iterable[str] | None = None) -> None:
         """Load every version of `names` (all names when None); failures are kept as reasons."""
@@ -86,38 +87,54 @@ class Fleet:
             ModelNotFound: the registry does not hold it.
             RunnerError: it could not be loaded (only when `strict`); the reason is kept.
         """
-        current = self.slots.get((name, version))
-        if current is not None and current.state in ("READY", "LOADING"):
-            return
+        async with self._lock(name, version):
+            current = self.slots.get((name, version))
+            if current is not None and current.state == "READY":
+                return
+            if current is not None and current.served is not None:
+                current.state, current.reason = "READY", ""  # it runs in another process
+                return
+            try:
+                await self._load(name, version)
+            except RunnerError:
+                if strict:
+                    raise
+
+    def _lock(self, name: str, version: str) -> asyncio.Lock:
+        """Loading and unloading one version exclude each other."""
+        return self._locks.setdefault((name, version), asyncio.Lock())
+
+    async def _load(self, name: str, version: str) -> None:
         executor = ThreadPoolExecutor(1, thread_name_prefix=f"{name}:{version}")
         loop = asyncio.get_running_loop()
+        slot: Slot | None = None
         try:
             manifest = await loop.run_in_executor(executor, self.registry.manifest, name, version)
             slot = self.slots[name, version] = Slot(manifest, "LOADING")
-        except RunnerError:
-            executor.shutdown(wait=False)
-            if strict:
-                raise
-            return
-        try:
             model = await loop.run_in_executor(executor, self._open, name, version)
-        except RunnerError as exc:
+            slot.device, slot.runtime = model.device, model.runtime
+            await self.on_ready(slot)
+        except BaseException as exc:
+            # Also when cancelled, or not put on record: a version must not be LOADING for ever.
             executor.shutdown(wait=False)
-            slot.state, slot.reason = "UNAVAILABLE", str(exc)
-            if strict:
-                raise
-            return
+            if slot is not None:
+                told = str(exc) if isinstance(exc, RunnerError) else "loading was not finished"
+                slot.state, slot.reason = "UNAVAILABLE", told
+            raise
         slot.batcher = Batcher(
             model, executor, max_rows=self.max_batch_rows, max_queued_rows=self.max_queued_rows
         )
         slot.served, slot.executor = slot.batcher, executor
-        slot.device, slot.runtime = model.device, model.runtime
-        await self.on_ready(slot)
         slot.state = "READY"
 
     def _open(self, name: str, version: str) -> Model:
-        model = self.open_model(self.registry.open(name, version))
-        model.warm_up()
+        try:
+            model = self.open_model(self.registry.open(name, version))
+            model.warm_up()
+        except RunnerError:
+            raise
+        except Exception as exc:  # a backend's own bug: the version is not served, others are
+            raise ModelFailed(f"could not load {name}:{version}: {exc!r}") from exc
         return model
 
     async def attach(
@@ -135,19 +152,25 @@ class Fleet:
         slot.state = "READY"
 
     async def unload(self, name: str, version: str) -> None:
-        """Drain and let go of one version.
+        """Drain and let go of one version; no change when it is not ready.
 
         Raises:
-            ModelNotFound: it is not loaded.
+            ModelNotFound: it was never here.
         """
         slot = self.slot(name, version)
-        slot.state = "UNLOADING"
-        if slot.batcher is not None:
-            await slot.batcher.close()
-        if slot.executor is not None:
-            slot.executor.shutdown(wait=False)
-        slot.served = slot.batcher = slot.executor = None
-        slot.state, slot.reason = "UNAVAILABLE", "unloaded"
+        async with self._lock(name, version):
+            slot = self.slot(name, version)
+            if slot.state != "READY":
+                return
+            slot.state = "UNLOADING"
+            try:
+                if slot.batcher is not None:
+                    await slot.batcher.close()
+            finally:
+                if slot.executor is not None:
+                    slot.executor.shutdown(wait=False)
+                    slot.served = slot.batcher = slot.executor = None
+                slot.state, slot.reason = "UNAVAILABLE", "unloaded"
 
     async def close(self) -> None:
         """Drain everything."""

@@ -15,6 +15,7 @@ import base64
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -75,7 +76,7 @@ class Manifest:
     pipeline_version: str
     files: Mapping[str, str]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """`sha256:` and the hex hash of the canonical body; the name of this exact artefact."""
         return "sha256:" + hashlib.sha256(_canonical(self)).hexdigest()

@@ -4,7 +4,7 @@ Rule: never silently on the CPU. ONNX Runtime drops a provider it cannot start a
 so after the session is made its own list of providers is read, and `device` says what it says.
 Rule: `before` and `after` are the artefact's own pipeline, the one it was trained with.
 Source: ONNX Runtime Python API, `InferenceSession.get_providers`.
-Boundary: the artefact has been verified by registry.py; nothing here reads another file.
+Boundary: every byte comes from `Artefact.read`, which compares it with the signed manifest.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from .errors import DeviceUnavailable, InputInvalid, ModelFailed
-from .pipeline import Pipeline
+from .pipeline import PIPELINE, Pipeline
 from .registry import Artefact
 from .tensor import DTYPES, Array, Batch, Signature, TensorSpec
 
 __all__ = ["Device", "OnnxModel", "check_installation"]
 
 Device = Literal["cpu", "cuda", "auto"]
+NETWORK = "model.onnx"
 _WARM_ROWS = (1, 8)
 # ONNX Runtime's errors share no base class; ValueError is for feeds that it cannot convert.
 _ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -91,8 +92,8 @@ class OnnxModel:
         self.digest = manifest.digest
         self.signature: Signature = manifest.signature
         self.runtime = f"onnxruntime {ort.__version__}"
-        self._pipeline = Pipeline.load(artefact.path / "pipeline.json")
-        self._session = _session(artefact.path / "model.onnx", device, threads)
+        self._pipeline = Pipeline.parse(artefact.read(PIPELINE))
+        self._session = _session(artefact.read(NETWORK), device, threads)
         self._outputs = [output.name for output in self._session.get_outputs()]
         first = self._session.get_providers()[0]
         self.device = "cuda:0" if first == "CUDAExecutionProvider" else "cpu"
@@ -122,15 +123,15 @@ class OnnxModel:
         return self._pipeline.after(dict(zip(self._outputs, raw, strict=True)))
 
 
-def _session(path: Path, device: Device, threads: int) -> ort.InferenceSession:
+def _session(network: bytes, device: Device, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(path), sess_options=options, providers=_providers(device))
+        return ort.InferenceSession(network, sess_options=options, providers=_providers(device))
     except _ORT_ERRORS as exc:
-        raise ModelFailed(f"could not load {path.name}: {exc}") from exc
+        raise ModelFailed(f"could not load {NETWORK}: {exc}") from exc
 
 
 def _neutral(spec: TensorSpec, rows: int) -> Array:

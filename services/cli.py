@@ -56,12 +56,21 @@ def train(
     force: Annotated[bool, typer.Option(help="train what the registry already holds")] = False,
 ) -> None:
     """Train, evaluate, export and register the reference models."""
-    from runners.reference.train import train_all  # noqa: PLC0415  torch and TensorFlow are slow
+    from runners.reference.catalog import TASKS, VERSIONS  # noqa: PLC0415
 
     chosen = settings()
+    registry = open_registry(chosen)
+    wanted = [
+        (n, v) for n in ([model] if model else TASKS) for v in ([version] if version else VERSIONS)
+    ]
+    if not force and all(registry.holds(*tag) for tag in wanted):
+        console.print(f"nothing to train: {registry.home} holds all of it", soft_wrap=True)
+        return
+    from runners.reference.train import train_all  # noqa: PLC0415  torch and TensorFlow are slow
+
     keyring = Keyring.load_or_create(chosen.keys_dir)
     made = train_all(
-        open_registry(chosen),
+        registry,
         chosen.data_dir,
         models=[model] if model else None,
         versions=[version] if version else None,
@@ -70,13 +79,8 @@ def train(
         signer=registry_signer(keyring),
         console=console,
     )
-    held = f"the registry under {open_registry(chosen).home} holds"
-    console.print(f"trained {len(made)} versions; {held} {_count_held()}")
-
-
-def _count_held() -> int:
-    registry = open_registry(settings())
-    return sum(len(registry.versions(name)) for name in registry.names())
+    held = sum(len(registry.versions(name)) for name in registry.names())
+    console.print(f"trained {len(made)} versions; {registry.home} now holds {held}", soft_wrap=True)
 
 
 @app.command()

@@ -6,6 +6,8 @@ public key only, which `audit key` prints.
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +20,7 @@ from audit.index import Index
 from audit.keys import Keyring
 from audit.log import has_writer
 from audit.prove import prove as make_proof
+from audit.prove import verify_proof
 from audit.reader import LogReader
 from audit.record import as_mapping
 from audit.verify import verify_log
@@ -42,7 +45,9 @@ def _reader(log: Path | None) -> LogReader:
 
 
 def _leaf(reader: LogReader, decision: str) -> int:
-    with Index(reader.directory) as index:
+    # A reviewer's copy may be read-only: then the index is made anew in memory.
+    writable = os.access(reader.directory, os.W_OK)
+    with Index(reader.directory, None if writable else Path(":memory:")) as index:
         leaf = index.find(decision)
     if leaf is None:
         raise NotFound(f"the log holds no decision {decision}")
@@ -59,10 +64,17 @@ def key() -> None:
 
 
 @audit.command()
-def show(decision: Decision, log: Log = None) -> None:
+def show(
+    decision: Decision,
+    log: Log = None,
+    raw: Annotated[bool, typer.Option("--raw", help="the exact bytes that are hashed")] = False,
+) -> None:
     """Print the record of a decision, as it stands in the log."""
     reader = _reader(log)
     leaf = _leaf(reader, decision)
+    if raw:
+        sys.stdout.buffer.write(reader.entry(leaf).data)
+        return
     found = {"leaf": leaf} | dict(as_mapping(reader.entry(leaf).event))
     console.print_json(orjson.dumps(found).decode())
 
@@ -81,6 +93,21 @@ def prove(
     else:
         out.write_text(text, encoding="utf-8")
         console.print(f"wrote {out}", soft_wrap=True)
+
+
+@audit.command()
+def check(
+    proof: Annotated[Path, typer.Argument(help="a file that `audit prove --out` wrote")],
+    record: Annotated[Path, typer.Argument(help="a file with what `audit show --raw` printed")],
+    public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")],
+) -> None:
+    """Check that a record is in the log, from a proof and the public key alone."""
+    found = verify_proof(proof.read_text(encoding="utf-8"), record.read_bytes(), public_key)
+    console.print(
+        f"the record is leaf {found.index} of {found.checkpoint.origin}, under a signed checkpoint "
+        f"of {found.checkpoint.size} leaves",
+        soft_wrap=True,
+    )
 
 
 @audit.command()

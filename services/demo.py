@@ -85,7 +85,8 @@ def _server(settings: Settings, console: Console) -> Iterator[str]:
         deadline = time.monotonic() + _START_S
         while not _ready(base):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise OSError(f"the server did not start; its output is in {log}")
+                said = log.read_text(errors="replace").strip().splitlines()[-1:]
+                raise OSError(f"the server did not start: {' '.join(said)} (all of it: {log})")
             time.sleep(0.25)
         yield base
     finally:

@@ -8,6 +8,7 @@ other and reads personal data only for the worked examples that were asked for.
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import orjson
 
 from audit.errors import NotFound, PayloadDamaged
 from audit.keys import Keyring
-from audit.note import open_checkpoint
+from audit.log import has_writer
+from audit.note import VerifierKey, open_checkpoint
 from audit.reader import LogReader
 from audit.record import Decision
 from audit.report import build, render_html, render_json
@@ -26,6 +28,9 @@ from .settings import Settings
 from .wiring import open_registry
 
 __all__ = ["moment_us", "write_report"]
+
+_SIGNED_WITHIN_S = 10.0
+_POLL_S = 0.1
 
 
 def moment_us(text: str, *, default: int) -> int:
@@ -62,9 +67,8 @@ def write_report(
         raise NotFound(f"there is no log in {settings.log_dir}; start a server first")
     keyring = Keyring.load(settings.keys_dir)
     reader = LogReader(settings.log_dir)
-    checkpoint = reader.checkpoint()
     trusted = keyring.verifier_key(settings.origin)
-    size = open_checkpoint(checkpoint, trusted).size
+    checkpoint, size = _covering_checkpoint(reader, trusted)
     entries = [(entry.index, entry.event) for entry in reader.entries(0, size)]
     times = [event.time_us for _, event in entries] or [0]
     findings = verify_log(settings.log_dir, str(trusted))
@@ -92,6 +96,7 @@ def write_report(
         positive_labels=_positive_labels(settings),
         minimum_count=settings.fairness_minimum,
         worked_per_model=examples,
+        verify_command=f"weighbridge audit verify --log LOG_FOLDER --key '{trusted}'",
     )
     folder = out or settings.home / "reports"
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,6 +104,21 @@ def write_report(
     written[0].write_text(render_html(data), encoding="utf-8")
     written[1].write_bytes(render_json(data))
     return written
+
+
+def _covering_checkpoint(reader: LogReader, trusted: VerifierKey) -> tuple[str, int]:
+    """A signed checkpoint and its size: one that covers what is in the log by now.
+
+    A living writer signs within seconds, so it is waited for; of a dead one the last is taken.
+    """
+    wanted, deadline = reader.size(), time.monotonic() + _SIGNED_WITHIN_S
+    while True:
+        note = reader.checkpoint()
+        size = open_checkpoint(note, trusted).size
+        waiting = size < wanted and time.monotonic() < deadline
+        if not (waiting and has_writer(reader.directory)):
+            return note, size
+        time.sleep(_POLL_S)
 
 
 def _positive_labels(settings: Settings) -> dict[str, str]:

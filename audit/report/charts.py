@@ -59,7 +59,8 @@ def fairness_chart(table: FairTable) -> Chart:
             label = (
                 f"{number(group.impact_ratio)}  ({percent(group.selection_rate)}, n = {group.n:,})"
             )
-            axes.text(group.impact_ratio + 0.01, y, label, va="center", fontsize=9)
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # over the dashed line
+            axes.text(group.impact_ratio + 0.012, y, label, va="center", fontsize=9, bbox=box)
         axes.axvline(FOUR_FIFTHS, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=0)
         axes.set_yticks(range(len(groups)), [_clip(g.group) for g in groups])
         axes.tick_params(axis="y", length=0)

@@ -1,13 +1,15 @@
 """ONNX sessions of real artefacts: the device is what it says, and peers do not matter."""
 
+import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from runners.errors import DeviceUnavailable, ModelFailed
+from runners.errors import ArtefactCorrupt, DeviceUnavailable, ModelFailed
 from runners.fleet import Fleet
 from runners.onnx import OnnxModel, check_installation
 from runners.registry import Artefact, Registry
@@ -65,8 +67,12 @@ def test_a_file_that_is_no_network_is_refused(registry, tmp_path: Path) -> None:
     artefact = registry.open("digits", "1")
     (tmp_path / "model.onnx").write_bytes(b"not a network")
     (tmp_path / "pipeline.json").write_bytes(artefact.read("pipeline.json"))
-    with pytest.raises(ModelFailed, match=r"could not load model\.onnx"):
+    with pytest.raises(ArtefactCorrupt, match=r"model\.onnx"):
         OnnxModel(Artefact(tmp_path, artefact.manifest), device="cpu")
+    files = artefact.manifest.files | {"model.onnx": hashlib.sha256(b"not a network").hexdigest()}
+    signed = replace(artefact.manifest, files=files)
+    with pytest.raises(ModelFailed, match=r"could not load model\.onnx"):
+        OnnxModel(Artefact(tmp_path, signed), device="cpu")
 
 
 async def test_versions_live_side_by_side_and_unload_drains(registry) -> None:
