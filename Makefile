@@ -52,6 +52,8 @@ lock:
 	rm -rf .venv && $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt && touch .venv/.ready
+	$(BIN)/python -c 'from pathlib import Path; from services.packaging import *; \
+	  print(*serving_requirements(Path()), sep="\n")' > requirements-serving.txt
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info

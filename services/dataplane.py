@@ -25,6 +25,7 @@ from runners.tensor import Array, Tensor, TensorSpec
 
 from .decision import Recorder, Taken
 from .faults import BadRequest, Forbidden, fault_of
+from .metrics import Metrics
 from .router import Choice, Router
 from .telemetry import Mark, Span, Telemetry, TraceIds, current_traceparent
 
@@ -93,6 +94,7 @@ class DataPlane:
         router: Router,
         recorder: Recorder,
         telemetry: Telemetry,
+        metrics: Metrics,
         timeout_s: float,
         allow_force: bool = False,
     ) -> None:
@@ -101,6 +103,7 @@ class DataPlane:
         self.router = router
         self.recorder = recorder
         self.telemetry = telemetry
+        self._metrics = metrics
         self._timeout_s = timeout_s
         self._allow_force = allow_force
         self.running = 0
@@ -117,12 +120,23 @@ class DataPlane:
         span = Span(f"infer {request.model[:64]}", SpanKind.SERVER, request.started_ns)
         self.running += 1
         try:
-            return await self._infer(request, span)
+            reply = await self._infer(request, span)
         except Exception as exc:
-            # Re-raised: the door turns it into a reply; here only the span learns of it.
-            span.error = type(exc).__name__ if fault_of(exc).status >= 500 else ""
+            # Re-raised: the door turns it into a reply; here span and metrics learn of it.
+            status = fault_of(exc).status
+            span.error = type(exc).__name__ if status >= 500 else ""
             span.attributes["error.type"] = type(exc).__name__
+            self._metrics.refused(status=status, origin=request.origin)
             raise
+        else:
+            self._metrics.decided(
+                model=reply.model,
+                version=reply.version,
+                arm=reply.arm,
+                origin=request.origin,
+                seconds=(time.time_ns() - request.started_ns) / 1e9,
+            )
+            return reply
         finally:
             self.running -= 1
             span.end()

@@ -1,8 +1,8 @@
 """A bento of this project: the rooms, the lock file, the registered models, the registry's key.
 
 Rule: built from a clean copy in a temporary folder, so that nothing of a workplace slips in; the
-requirements are the serving part of pyproject.toml at the versions of constraints.txt, so that
-building needs no network.
+requirements are the serving part of pyproject.toml at the versions of constraints.txt (`make lock`
+writes them down, a test compares), so that building needs no network.
 """
 
 from __future__ import annotations
@@ -18,17 +18,25 @@ from pathlib import Path
 
 from .settings import Settings
 
-__all__ = ["build", "serving_requirements"]
+__all__ = ["REQUIREMENTS", "build", "serving_requirements"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 _ROOMS = ("services", "runners", "experiments", "audit")
-_FILES = ("bentofile.yaml", "constraints.txt", "pyproject.toml", "README.md", "LICENSE")
+REQUIREMENTS = "requirements-serving.txt"
+_FILES = (
+    "bentofile.yaml",
+    REQUIREMENTS,
+    "constraints.txt",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
 _EXTRAS = ("cpu", "explain")
 _NAME = re.compile(r"^[A-Za-z0-9_.-]+")
 
 
 def serving_requirements(root: Path) -> list[str]:
-    """`name==version` of every direct dependency that serving needs, from the lock file.
+    """`name==version` of every direct dependency that serving needs, from the lock file, sorted.
 
     Raises:
         ValueError: the lock file lacks one; run `make lock`.
@@ -66,8 +74,6 @@ def build(settings: Settings) -> str:
         for file in _FILES:
             shutil.copy(_ROOT / file, copy / file)
         shutil.copy(settings.bentoml_home / "signer.pub", copy / "signer.pub")
-        requirements = "\n".join(serving_requirements(_ROOT)) + "\n"
-        (copy / "requirements-serving.txt").write_text(requirements, encoding="utf-8")
         return _bentoml_build(copy, settings)
 
 

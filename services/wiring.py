@@ -40,6 +40,7 @@ from .decision import Recorder
 from .explaining import Explaining, RemoteExplain
 from .grpcserver import GrpcServer, status_of
 from .http import HttpDoor
+from .metrics import Metrics
 from .outcomes import Outcomes
 from .router import Router
 from .rpc import Servicer
@@ -208,6 +209,7 @@ class House:
             router=self.router,
             recorder=self.recorder,
             telemetry=self.telemetry,
+            metrics=Metrics(),
             timeout_s=settings.timeout_ms / 1000,
             allow_force=settings.allow_force,
         )
