@@ -83,13 +83,22 @@ class Batcher:
         self._queued_rows += rows
         if self._worker is None:
             self._worker = loop.create_task(self._work())
-        if deadline is None:
-            return await call.future
+        left = None if deadline is None else max(0.0, deadline - call.queued)
         try:
-            async with asyncio.timeout(max(0.0, deadline - call.queued)):
+            async with asyncio.timeout(left):
                 return await call.future
         except TimeoutError as exc:
+            self._withdraw(call)
             raise DeadlinePassed("the deadline passed before the model answered") from exc
+        except asyncio.CancelledError:
+            self._withdraw(call)
+            raise
+
+    def _withdraw(self, call: _Call) -> None:
+        """Nobody waits for `call`: if it still queues, its place is free at once."""
+        if call in self._queue:
+            self._queue.remove(call)
+            self._queued_rows -= call.rows
 
     async def close(self) -> None:
         """Refuse new requests, answer what is queued, then return."""

@@ -7,14 +7,14 @@ Source: docs/protocol.md; shapes of Triton's and KServe's clients.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
-
-import orjson
 
 from experiments.errors import DefinitionError
 from runners.errors import ModelNotFound
 from runners.fleet import Fleet, Slot
+from runners.manifest import Manifest
 from runners.tensor import Signature, TensorSpec
 
 from .codec import parse_json
@@ -47,14 +47,14 @@ class Admin:
         self.router = router
         self.outcomes = outcomes
         self.ready = ready
+        self._changing: set[asyncio.Task[None]] = set()
 
-    async def answer(self, method: str, path: str, body: bytes) -> Answer:
-        """Answer one call that is not a prediction.
+    async def answer(self, method: str, parts: list[str], body: bytes) -> Answer:
+        """Answer one call that is not a prediction; `parts` is its path, without empty ones.
 
         Raises:
             NotFound, BadRequest, RunnerError: as their texts say.
         """
-        parts = [part for part in path.split("/") if part]
         if parts[0] == "v2":
             return await self._v2(method, parts[1:], body)
         return await self._v1(method, parts[1:], body)
@@ -75,9 +75,9 @@ class Admin:
             case ("GET", "models", name, *rest):
                 return self._model(name, rest)
             case ("POST", "repository", "index"):
-                return Answer(200, self.index(only_ready=_only_ready(body)))
+                return Answer(200, self.index(only_ready=_object(body).get("ready") is True))
             case ("POST", "repository", "models", name, "load" | "unload" as verb):
-                await self.change(name, verb)
+                await self.change(name, verb, _object(body).get("parameters"))
                 return Answer(200, {})
             case _:
                 raise NotFound(f"no such path: {method} /v2/{'/'.join(parts)}"[:200])
@@ -118,8 +118,8 @@ class Admin:
     async def _reload(self) -> Answer:
         try:
             changed = await self.router.reload("requested")
-        except DefinitionError as exc:
-            return Answer(400, {"error": f"nothing was changed: {exc}"})
+        except DefinitionError:
+            return Answer(400, {"error": f"nothing was changed: {self.router.last_error}"})
         return Answer(200, {"changed": changed})
 
     def known(self, name: str) -> str:
@@ -160,7 +160,7 @@ class Admin:
         return {
             "name": name,
             "versions": versions,
-            "platform": f"{manifest.runtime}_{manifest.kind}",
+            "platform": f"{_engine(manifest)}_onnx",
             "inputs": [_spec(spec) for spec in manifest.signature.inputs],
             "outputs": [_spec(spec) for spec in manifest.signature.outputs],
         }
@@ -171,8 +171,8 @@ class Admin:
         signature = slot.manifest.signature
         return {
             "name": name,
-            "platform": slot.manifest.runtime,
-            "backend": slot.manifest.runtime,
+            "platform": f"{_engine(slot.manifest)}_onnx",
+            "backend": _engine(slot.manifest),
             "max_batch_size": self.fleet.max_batch_rows,
             "input": [_config(spec) for spec in signature.inputs],
             "output": [_config(spec) for spec in signature.outputs],
@@ -192,23 +192,30 @@ class Admin:
             if s.state == "READY" or not only_ready
         ]
 
-    async def change(self, name: str, verb: str) -> None:
-        """Load or unload every version of a model.
+    async def change(self, name: str, verb: str, parameters: object = None) -> None:
+        """Load or unload every version of a model; a caller who leaves does not stop it half-way.
 
         Raises:
+            BadRequest, Unsupported: `parameters` asks for more than that.
             ModelNotFound: the registry does not hold it.
             RunnerError: it could not be loaded.
         """
-        if verb == "unload":
-            for version in self.fleet.versions(self.known(name)):
-                if self.fleet.slot(name, version).state == "READY":
-                    await self.fleet.unload(name, version)
-            return
+        _refuse_overrides(parameters)
+        work = asyncio.create_task(self._load(name) if verb == "load" else self._unload(name))
+        self._changing.add(work)
+        work.add_done_callback(self._changing.discard)
+        await asyncio.shield(work)
+
+    async def _load(self, name: str) -> None:
         versions = self.fleet.registry.versions(name)
         if not versions:
             raise ModelNotFound(f"the registry holds no model '{name[:64]}'")
         for version in versions:
             await self.fleet.load(name, version)
+
+    async def _unload(self, name: str) -> None:
+        for version in self.fleet.versions(self.known(name)):
+            await self.fleet.unload(name, version)
 
     def experiments(self) -> dict[str, Any]:
         """The definitions in force, and why the last reload was refused, if it was."""
@@ -216,6 +223,11 @@ class Admin:
             d.canonical() | {"version": d.version} for d in self.router.snapshot.values()
         ]
         return {"experiments": definitions, "last_error": self.router.last_error}
+
+
+def _engine(manifest: Manifest) -> str:
+    """The runtime without its version."""
+    return manifest.runtime.partition(" ")[0]
 
 
 def _spec(spec: TensorSpec) -> dict[str, Any]:
@@ -227,12 +239,16 @@ def _config(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "data_type": kind, "dims": list(spec.shape[1:])}
 
 
-def _only_ready(body: bytes) -> bool:
-    """`{"ready": true}` of a repository index call; the body may be empty."""
-    if not body.strip():
-        return False
-    try:
-        found = orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise BadRequest("the body is not JSON; it may be empty") from exc
-    return isinstance(found, dict) and found.get("ready") is True
+def _object(body: bytes) -> dict[str, Any]:
+    """A JSON object; the body may be empty."""
+    return parse_json(body) if body.strip() else {}
+
+
+def _refuse_overrides(parameters: object) -> None:
+    """A load that brings a configuration or files along is refused, rather than half-obeyed."""
+    if parameters is None:
+        return
+    if not isinstance(parameters, dict):
+        raise BadRequest("'parameters' must be an object")
+    if set(parameters) - {"unload_dependents"}:
+        raise Unsupported("a model is loaded as the registry holds it; leave 'parameters' out")

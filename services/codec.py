@@ -5,7 +5,8 @@ Rule 1: Content-Type is never consulted; the header `Inference-Header-Content-Le
 that binary tensors follow the JSON.
 Rule 2: every byte is accounted for: JSON data has exactly prod(shape) values, binary tensors
 exactly the bytes that are there. Anything else is `BadRequest`.
-Rule 3: a value is never bent: no truncated floats, no wrapped integers, no infinities.
+Rule 3: an optional member that is null is one that was not sent: generated clients write it.
+Read next: values.py (what becomes of JSON data).
 Boundary: no server types; headers come as values.
 """
 
@@ -22,11 +23,12 @@ from runners.errors import InputInvalid
 from runners.tensor import DTYPES, Array, Signature, Tensor, TensorSpec, format_raw, parse_raw
 
 from .faults import BadRequest
+from .values import MAX_DIMS, checked_shape, to_array
 
-__all__ = ["Decoded", "decode", "encode", "parse_json", "to_array"]
+__all__ = ["Decoded", "checked_id", "decode", "encode", "parse_json"]
 
-_MAX_ELEMENTS = 1 << 28
-_MAX_DIMS = 16
+_MAX_ID = 256
+_MAX_DIGITS = 12
 Parameters = dict[str, str | int | float | bool]
 
 
@@ -83,7 +85,7 @@ def decode(body: bytes, header_length: str | None, signature: Signature | None) 
     parameters = _parameters(head, "the request")
     outputs, binary = _outputs(head.get("outputs"))
     return Decoded(
-        _id(head),
+        checked_id(head.get("id")),
         parameters,
         inputs,
         outputs,
@@ -92,17 +94,23 @@ def decode(body: bytes, header_length: str | None, signature: Signature | None) 
     )
 
 
-def _id(head: Mapping[str, Any]) -> str:
-    found = head.get("id", "")
-    if not isinstance(found, str) or len(found) > 256:
-        raise BadRequest("'id' must be a string of at most 256 characters")
+def checked_id(found: object) -> str:
+    """A request id as the caller gave it; "" when there is none.
+
+    Raises:
+        BadRequest: not a text, or a very long one.
+    """
+    if found is None:
+        return ""
+    if not isinstance(found, str) or len(found) > _MAX_ID:
+        raise BadRequest(f"'id' must be a string of at most {_MAX_ID} characters")
     return found
 
 
 def _header_length(text: str | None, total: int) -> int:
     if text is None:
         return total
-    if not (text.isascii() and text.isdigit()) or int(text[:20]) > total:
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS) or int(text) > total:
         raise BadRequest(
             "Inference-Header-Content-Length must be the length of the JSON part, at most "
             f"{total} bytes here"
@@ -147,13 +155,16 @@ def _input(item: object, tail: memoryview) -> tuple[Tensor, int]:
         raise BadRequest("an input has no 'name'")
     if not isinstance(datatype, str) or datatype not in {*DTYPES, "BF16"}:
         raise BadRequest(f"input '{name}' has unknown datatype '{str(datatype)[:32]}'")
-    shape = _shape(item.get("shape"), name)
+    shape = item.get("shape")
+    if not isinstance(shape, list):
+        raise BadRequest(f"input '{name}' needs a 'shape': a list of at most {MAX_DIMS} numbers")
+    shape = checked_shape(shape, name)
     size = _parameters(item, f"input '{name}'").get("binary_data_size")
     if size is None:
-        if "data" not in item:
+        if item.get("data") is None:
             raise BadRequest(f"input '{name}' has neither 'data' nor 'binary_data_size'")
         return Tensor(name, datatype, to_array(item["data"], datatype, shape, name)), 0
-    if "data" in item:
+    if item.get("data") is not None:
         raise BadRequest(f"input '{name}' has both 'data' and 'binary_data_size'")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(tail):
         raise BadRequest(f"input '{name}': binary_data_size is not the number of bytes sent")
@@ -163,71 +174,10 @@ def _input(item: object, tail: memoryview) -> tuple[Tensor, int]:
     return Tensor(name, datatype, data), size
 
 
-def _shape(shape: object, name: str) -> tuple[int, ...]:
-    fits = isinstance(shape, list) and len(shape) <= _MAX_DIMS
-    if not fits or not isinstance(shape, list):
-        raise BadRequest(f"input '{name}' needs a 'shape': a list of at most {_MAX_DIMS} numbers")
-    for dim in shape:
-        if not isinstance(dim, int) or isinstance(dim, bool) or dim < 0:
-            raise BadRequest(f"input '{name}': a dimension is not a whole number >= 0")
-    if prod(shape) > _MAX_ELEMENTS:
-        raise BadRequest(f"input '{name}' has more than {_MAX_ELEMENTS} elements")
-    return tuple(shape)
-
-
-def to_array(data: object, datatype: str, shape: tuple[int, ...], name: str) -> Array:
-    """JSON data, flat or nested, as an array of `shape`; no value is changed on the way.
-
-    Raises:
-        BadRequest: wrong count, ragged nesting, or a value that the datatype cannot hold.
-    """
-    if datatype in ("FP16", "BF16"):
-        raise BadRequest(f"input '{name}': {datatype} cannot be sent as JSON; send it as binary")
-    if not isinstance(data, list):
-        raise BadRequest(f"input '{name}': 'data' must be a list")
-    try:
-        found = np.array(data, dtype=object if datatype == "BYTES" else None)
-    except (ValueError, OverflowError) as exc:
-        raise BadRequest(f"input '{name}': 'data' is ragged or too deeply nested") from exc
-    if found.size != prod(shape):
-        raise BadRequest(
-            f"input '{name}': 'data' has {found.size} values, shape {list(shape)} needs "
-            f"{prod(shape)}"
-        )
-    flat = found.ravel()
-    values = _texts(flat, name) if datatype == "BYTES" else _numbers(flat, datatype, name)
-    return values.reshape(shape)
-
-
-def _texts(flat: Array, name: str) -> Array:
-    out = np.empty(flat.size, dtype=object)
-    for place, value in enumerate(flat):
-        if not isinstance(value, str):
-            raise BadRequest(f"input '{name}': BYTES data must be strings")
-        out[place] = value.encode()
-    return out
-
-
-def _numbers(flat: Array, datatype: str, name: str) -> Array:
-    dtype = DTYPES[datatype]
-    if flat.size == 0:
-        return flat.astype(dtype)
-    allowed = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[dtype.kind]
-    if flat.dtype.kind not in allowed:
-        raise BadRequest(f"input '{name}': a value is not of datatype {datatype}")
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        if int(flat.min()) < limits.min or int(flat.max()) > limits.max:
-            raise BadRequest(f"input '{name}': a value is out of range for {datatype}")
-    with np.errstate(over="ignore"):
-        cast = flat.astype(dtype)
-    if dtype.kind == "f" and not np.isfinite(cast).all():
-        raise BadRequest(f"input '{name}': a value is out of range for {datatype}")
-    return cast
-
-
 def _parameters(item: Mapping[str, Any], where: str) -> Parameters:
-    found = item.get("parameters", {})
+    found = item.get("parameters")
+    if found is None:
+        return {}
     if not isinstance(found, dict):
         raise BadRequest(f"'parameters' of {where} must be an object")
     for value in found.values():

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from audit.blobs import MAX_PAYLOAD_BYTES
 from audit.canonical import dumps
 from audit.errors import AuditError
 from audit.keys import Keyring
@@ -81,6 +82,7 @@ class Recorder:
         self.seq = 0
         self.recorded = 0
         self._lost: list[int] = []
+        self._settling: set[asyncio.Task[None]] = set()
 
     async def record(self, taken: Taken) -> tuple[Decision, Receipt]:
         """Append the decision; returns after it is as durable as configured.
@@ -99,8 +101,24 @@ class Recorder:
         except Exception:  # re-raised: whatever it was, this number has no record
             self._lost.append(seq)
             raise
+        except asyncio.CancelledError:
+            # The caller went away while the record was on its way: somebody must learn whether it
+            # arrived, or its number would be a hole that nothing explains.
+            settling = asyncio.create_task(self._settle(event, payloads))
+            self._settling.add(settling)
+            settling.add_done_callback(self._settling.discard)
+            raise
         self.recorded += 1
         return event, receipt
+
+    async def _settle(self, event: Decision, payloads: Mapping[str, bytes]) -> None:
+        """Ask for the same record again: an id that the log holds makes no second one."""
+        try:
+            await self._appender.append(event, payloads=payloads, subject=event.unit_ref)
+        except AuditError:
+            self._lost.append(event.seq)
+        else:
+            self.recorded += 1
 
     def _build(
         self, taken: Taken, labels: _Labels | None, seq: int
@@ -162,7 +180,8 @@ class Recorder:
             },
             durability=self._durability,
         )
-        return event, packed if selection.selected else {}
+        kept = selection.selected and all(len(p) <= MAX_PAYLOAD_BYTES for p in packed.values())
+        return event, packed if kept else {}  # the explainer skips a decision without payloads
 
     def _select(
         self, decision_id: str, score: float | None, threshold: str | None, taken: Taken
@@ -193,7 +212,7 @@ class Recorder:
         ranges.append((first, previous))
         try:
             await asyncio.gather(*(self._append_gap(low, high) for low, high in ranges))
-        except AuditError:
+        except (AuditError, asyncio.CancelledError):
             self._lost.extend(lost)  # a range that did get through is recorded twice, which is fine
             raise
 
@@ -211,6 +230,8 @@ class Recorder:
 
     async def close(self) -> None:
         """Explain what is still unexplained, if the log lets us."""
+        if self._settling:
+            await asyncio.wait(self._settling)
         with contextlib.suppress(AuditError):
             if self._lost:
                 await self._explain_gaps()

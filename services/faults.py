@@ -42,6 +42,8 @@ _GRPC = {
     503: 14,  # UNAVAILABLE
     504: 4,  # DEADLINE_EXCEEDED
 }
+# A name that the caller sent may be in the text, and gRPC puts the text into a trailer of 8 KiB.
+_MAX_TEXT = 480
 _OURS = {
     500: "the server could not answer; the operator finds the reason in the server's log",
     503: "the model is not ready; try again shortly",
@@ -99,10 +101,17 @@ class Fault(NamedTuple):
 
 def fault_of(error: BaseException) -> Fault:
     """Turn any error into what the caller may know; pure."""
+    fault = _fault_of(error)
+    if len(fault.message) <= _MAX_TEXT:
+        return fault
+    return fault._replace(message=f"{fault.message[:_MAX_TEXT]}…")
+
+
+def _fault_of(error: BaseException) -> Fault:
     if isinstance(error, BadRequest):
         return Fault(error.status_hint, str(error), None)
     if isinstance(error, LogUnavailable):
-        return Fault(503, "the decision could not be recorded, so it is not given; try again", 1)
+        return Fault(503, "the answer could not be recorded, so it is not given; try again", 1)
     if isinstance(error, EntryTooLarge):
         return Fault(413, "the request does not fit into one record; send fewer rows", None)
     if isinstance(error, ExperimentError | AuditRequestError) and error.status_hint < 500:
@@ -118,7 +127,7 @@ def fault_of(error: BaseException) -> Fault:
 def report(error: BaseException) -> Fault:
     """`fault_of`, and what the caller may not know goes to the process log."""
     fault = fault_of(error)
-    if fault.status >= 500 and isinstance(error, AuditError | RunnerError):
+    if fault.status in (500, 503) and isinstance(error, AuditError | RunnerError):
         log.error("refused with %d: %s", fault.status, error)
     elif fault.status == 500:
         log.error("unexpected error", exc_info=error)

@@ -47,6 +47,7 @@ __all__ = ["Follower", "open_follower"]
 log = logging.getLogger("weighbridge")
 _POLL_S = 0.2
 _RETRY_S = 2.0
+_CLOSE_S = 1.5
 _READ_AT_ONCE = 5_000
 
 
@@ -103,10 +104,15 @@ class Follower:
                 self._counting.resume(entry.event)
 
     async def close(self) -> None:
-        """Finish the explanation at hand and the open fairness window."""
+        """Finish the explanation at hand and the open fairness window, if the notary still listens.
+
+        What is not written now is counted and explained after the next start, from the log.
+        """
         self._stop.set()
         if self._task is not None:
-            await asyncio.wait([self._task])
+            _, unfinished = await asyncio.wait([self._task], timeout=_CLOSE_S)
+            for task in unfinished:
+                task.cancel()
 
     async def _run(self) -> None:
         while not self._stop.is_set():

@@ -1,8 +1,8 @@
 """The BentoML service that users start: `bentoml serve services.gateway:Gateway`.
 
-Rule: `/v1` and `/v2` go straight to our ASGI door, because BentoML's own request path costs twenty
-times a small model (see docs/adr/0002-fast-path.md); everything else (native endpoints, `/livez`,
-`/readyz`, `/metrics`, docs) stays BentoML's. All of them end in the same data plane.
+Rule: `/v1` and `/v2` go straight to our ASGI door, because BentoML's own request path costs
+several times a small model (see docs/adr/0002-fast-path.md); everything else (native endpoints,
+`/livez`, `/readyz`, `/metrics`) stays BentoML's. All of them end in the same data plane.
 Source: bentoml 1.4 `Service.to_asgi`, the one method that is overridden. Where it is not as
 expected, or WEIGHBRIDGE_FAST_PATH=false, the same door is mounted inside BentoML's application.
 """
@@ -24,7 +24,8 @@ from runners.fleet import Fleet
 
 from . import preflight
 from .explainer import Explainer
-from .native import predict
+from .front import front_page
+from .native import hide_inputs, predict
 from .orphans import end_with_parent
 from .runners import CnnRunner, DnnRunner, LstmRunner, attach_runners
 from .settings import settings
@@ -50,6 +51,8 @@ class FastPath(Service):
         async def app(scope: Scope, receive: Any, send: Any) -> None:
             if scope["type"] == "http" and _ours(scope["path"]):
                 await house.http(scope, receive, send)
+            elif scope["type"] == "http" and scope["path"] == "/":
+                await front_page(send, scope["method"])
             else:
                 await inner(scope, receive, send)
 
@@ -57,7 +60,8 @@ class FastPath(Service):
 
 
 def _ours(path: str) -> bool:
-    return path == "/v2" or path.startswith(("/v1/", "/v2/"))
+    """Whether our door answers; a doubled slash at the start is a client's, not another path."""
+    return path.lstrip("/").partition("/")[0] in ("v1", "v2")
 
 
 def _fast() -> bool:
@@ -114,6 +118,7 @@ class Gateway:
     async def open(self) -> None:
         """Open the house and watch the definitions."""
         end_with_parent()
+        hide_inputs()
         await house.open(
             attach=self._attach if _SETTINGS.runner == "service" else None,
             explain=self._explain if _SETTINGS.explainer else None,

@@ -1,7 +1,8 @@
 """The gRPC server around the servicer: `grpc.aio`, with health checks and reflection.
 
-Rule: every worker binds the same port (SO_REUSEPORT); stopping refuses new calls, lets running ones
-finish for the grace period, then ends them.
+Rule 1: every worker binds the same port (SO_REUSEPORT); stopping refuses new calls, lets running
+ones finish for the grace period, then ends them.
+Rule 2: a channel is asked to reconnect after half an hour, so that it finds new servers.
 Source: gRPC health checking protocol v1; server reflection v1alpha.
 """
 
@@ -20,6 +21,8 @@ __all__ = ["GrpcServer", "PortInUse", "status_of"]
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 _STREAMS = {"ModelStreamInfer"}
+_CONNECTION_AGE_MS = 30 * 60_000
+_CONNECTION_GRACE_MS = 5 * 60_000
 
 
 class PortInUse(OSError):
@@ -44,6 +47,8 @@ class GrpcServer:
             ("grpc.max_receive_message_length", max_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 1),
+            ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),  # gRPC adds a jitter of 10 %
+            ("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS),
         ]
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((_handlers(servicer),))
@@ -84,21 +89,24 @@ def _taken(address: str, port: int) -> str:
 
 def _handlers(servicer: Servicer) -> Any:
     methods = {}
-    for name, (request, response) in METHODS.items():
-        codec = {
-            "request_deserializer": request.FromString,
-            "response_serializer": response.SerializeToString,
-        }
+    for name, (_, response) in METHODS.items():
+        # No request_deserializer: the servicer parses, because a failure there would be answered
+        # with the exception's text.
+        write = response.SerializeToString
         if name in _STREAMS:
-            handler = grpc.stream_stream_rpc_method_handler(getattr(servicer, name), **codec)
+            handler = grpc.stream_stream_rpc_method_handler(
+                getattr(servicer, name), response_serializer=write
+            )
         else:
-            handler = grpc.unary_unary_rpc_method_handler(_unary(servicer, name), **codec)
+            handler = grpc.unary_unary_rpc_method_handler(
+                _unary(servicer, name), response_serializer=write
+            )
         methods[name] = handler
     return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 
 def _unary(servicer: Servicer, name: str) -> Any:
-    async def call(request: Any, context: Any) -> Any:
-        return await servicer.call(name, request, context)
+    async def call(data: bytes, context: Any) -> Any:
+        return await servicer.call(name, data, context)
 
     return call

@@ -6,6 +6,7 @@ the values differs. Refusals become BentoML's own exceptions with the status of 
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -13,16 +14,20 @@ from typing import Any
 
 import numpy as np
 from bentoml.exceptions import BentoMLException
+from pydantic import ValidationError
 
 from runners.tensor import DTYPES, Signature, Tensor
 
 from .admin import Admin
-from .codec import to_array
+from .claims import checked_unit
 from .dataplane import DataPlane, Request
 from .faults import BadRequest, report
 from .v1 import decode_rows, prediction_rows
+from .values import to_array
 
-__all__ = ["Refused", "predict"]
+__all__ = ["Refused", "hide_inputs", "predict"]
+
+_BENTOML_LOG = "bentoml._internal.server.http_app"
 
 
 class Refused(BentoMLException):
@@ -32,6 +37,18 @@ class Refused(BentoMLException):
         """`status` is an HTTP status."""
         super().__init__(message)
         self.error_code = HTTPStatus(status)
+
+
+def hide_inputs() -> None:
+    """Keep what callers sent out of the log, where BentoML puts the text of every refusal."""
+    logging.getLogger(_BENTOML_LOG).addFilter(_without_text)
+
+
+def _without_text(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, Refused | ValidationError):
+        record.exc_info, record.exc_text = None, None
+    return True
 
 
 async def predict(
@@ -62,7 +79,7 @@ async def predict(
             request_id=uuid.uuid4().hex,
         )
         if unit:
-            request.unit, request.unit_source = unit, "parameter"
+            request.unit, request.unit_source = checked_unit(unit), "parameter"
         reply = await plane.infer(request)
     except Exception as exc:
         fault = report(exc)
@@ -96,7 +113,10 @@ def _tensors(values: Mapping[str, Any], signature: Signature) -> dict[str, Tenso
 
 def _exact(data: np.ndarray[Any, Any], datatype: str) -> np.ndarray[Any, Any]:
     """`data` in the model's type, if no value changes by that."""
-    cast = data.astype(DTYPES[datatype])
+    if data.dtype.kind not in "biuf":
+        raise BadRequest(f"the array must hold numbers that {datatype} can hold")
+    with np.errstate(invalid="ignore"):
+        cast = data.astype(DTYPES[datatype])
     if not np.array_equal(cast, data):
         raise BadRequest(f"the array holds values that {datatype} cannot hold")
     return cast

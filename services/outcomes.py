@@ -8,6 +8,7 @@ The unit is stored as its keyed reference only.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ __all__ = ["Outcomes"]
 _MAX_PER_CALL = 10_000
 _FIELDS = {"event_id", "decision", "unit", "metric", "value", "observed_us"}
 _MAX_TEXT = 256
+_DECISION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class _Seen(NamedTuple):
@@ -66,12 +68,28 @@ class Outcomes:
             for event in events:
                 self._refuse_conflict(event, first.setdefault(event.event_id, event))
             fresh = {event.event_id: event for event in events if event.event_id not in self._seen}
-            await asyncio.gather(*(self._append(event) for event in fresh.values()))
+            await self._append_all(fresh.values())
         return {
             "recorded": len(fresh),
             "repeated": len(events) - len(fresh),
             "leaves": [self._seen[event.event_id].leaf for event in events],
         }
+
+    async def _append_all(self, events: Iterable[Outcome]) -> None:
+        """Append all and learn of all, whatever becomes of one of them or of the caller.
+
+        A record that is on its way cannot be called back: were it not remembered, the same outcome
+        sent again would make a second one.
+        """
+        work = asyncio.gather(*map(self._append, events), return_exceptions=True)
+        try:
+            done = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await work
+            raise
+        for found in done:
+            if found is not None:
+                raise found
 
     async def _append(self, event: Outcome) -> None:
         receipt = await self._appender.append(event)
@@ -88,16 +106,18 @@ class Outcomes:
         if not isinstance(item, dict) or set(item) - _FIELDS:
             raise BadRequest(f"{where} must be an object with fields of {sorted(_FIELDS)}")
         unit, decision = _word(item, "unit", where), _word(item, "decision", where)
+        if decision and not _DECISION.fullmatch(decision):
+            raise BadRequest(f"{where}: 'decision' must be an id that an answer came with")
         event_id, metric = _word(item, "event_id", where), _word(item, "metric", where)
         if not event_id or not metric or not (unit or decision):
             raise BadRequest(f"{where} needs 'event_id', 'metric', and 'decision' or 'unit'")
         value = item.get("value")
         if isinstance(value, bool):
             value = int(value)
-        if not isinstance(value, int | float) or abs(value) > 1e15:
+        if not isinstance(value, int | float) or not abs(value) <= 1e15:
             raise BadRequest(f"{where}: 'value' must be a number")
         observed = item.get("observed_us", time.time_ns() // 1000)
-        if not isinstance(observed, int) or not 0 <= observed < 1 << 53:
+        if type(observed) is not int or not 0 <= observed < 1 << 53:
             raise BadRequest(f"{where}: 'observed_us' must be Unix microseconds")
         return Outcome(
             id=new_id(),

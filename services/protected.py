@@ -23,8 +23,8 @@ __all__ = ["Group", "count_groups", "parse_attributes"]
 
 Group = tuple[dict[str, str], str, int]
 _MAX_ATTRIBUTES = 16
-_MAX_TEXT = 64
-_MAX_GROUPS = 200
+_MAX_TEXT = 64  # bytes, so that a record of the most groups fits into an entry of the log
+_MAX_GROUPS = 100
 
 
 def parse_attributes(text: str | None) -> dict[str, str]:
@@ -68,8 +68,18 @@ def count_groups(
     }
     names = list(columns)
     counted = Counter(zip(*columns.values(), labels, strict=True))
-    common = counted.most_common(_MAX_GROUPS)
-    return [(dict(zip(names, key[:-1], strict=True)), key[-1], n) for key, n in common]
+    if len(counted) > _MAX_GROUPS:
+        counted = _folded(counted)
+    return [(dict(zip(names, key[:-1], strict=True)), key[-1], n) for key, n in counted.items()]
+
+
+def _folded(counted: Counter[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
+    """The largest groups, and the rest as one group `other` per label: every row stays counted."""
+    kept = Counter(dict(counted.most_common(_MAX_GROUPS)))
+    for key, n in counted.items():
+        if key not in kept:
+            kept[*["other"] * (len(key) - 1), key[-1]] += n
+    return kept
 
 
 def _column(data: Array | None, rule: Protected, rows: int) -> list[str]:
@@ -81,7 +91,8 @@ def _column(data: Array | None, rule: Protected, rows: int) -> list[str]:
 def _coarse(value: object, rule: Protected) -> str:
     """One value as a group: its text, or the band that holds the number."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    text = text.strip()[:_MAX_TEXT] or "unknown"
+    text = "".join(filter(str.isprintable, text.strip()))
+    text = text.encode()[:_MAX_TEXT].decode("utf-8", "ignore") or "unknown"
     bands = rule["bands"]
     try:
         number = float(text) if bands else math.nan

@@ -65,7 +65,7 @@ class Router:
                 fresh = await asyncio.to_thread(load_folder, self._folder, self.snapshot)
                 fresh = self._serveable(fresh)
             except DefinitionError as exc:
-                self.last_error = str(exc)
+                self.last_error = str(exc).replace(f"{self._folder}/", "")  # no path of ours
                 raise
             changed = [
                 definition

@@ -1,51 +1,38 @@
 """gRPC to the data plane and back: the servicer of `inference.GRPCInferenceService`.
 
 Source: docs/protocol.md; Open Inference Protocol, gRPC.
-Rule 1: raw in, raw out; typed in, typed out. `raw_input_contents` holds exactly one entry per input
-and the typed contents are then empty. FP16 travels raw only.
+Rule 1: raw in, raw out; typed in, typed out.
 Rule 2: "not ready" is an OK reply with `ready = false`; refusals carry the codes of faults.py and
 never an exception's text.
 Rule 3: a stream answers its requests one by one, in order; an error is a message in it.
-Boundary: a servicer of async methods with `context`; grpcserver.py starts a server around it.
+Rule 4: requests come as bytes and are parsed here, so that one that is no message is refused like
+any other mistake.
+Boundary: a servicer of async methods with `context`; grpcserver.py starts a server around it,
+messages.py reads and writes tensors.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
-import numpy as np
+from google.protobuf.message import DecodeError
 
-from runners.errors import InputInvalid, RunnerError
-from runners.tensor import DTYPES, Array, Tensor, format_raw, parse_raw
+from runners.errors import RunnerError
 
 from .admin import Admin
+from .claims import refuse_repeated, take_claims
+from .codec import checked_id
 from .dataplane import DataPlane, Reply, Request
 from .faults import BadRequest, report
-from .http import parse_timeout
-from .oip import message
-from .protected import parse_attributes
+from .messages import read_inputs, read_parameters, write_response
+from .oip import METHODS, message
 
 __all__ = ["Servicer"]
 
-_InferResponse = message("ModelInferResponse")
 _StreamResponse = message("ModelStreamInferResponse")
-_CONTENTS = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
 _MAX_DEADLINE_S = 3600.0
 
 
@@ -66,10 +53,10 @@ class Servicer:
         self._status = status
         self._always_raw = always_raw
 
-    async def call(self, name: str, request: Any, context: Any) -> Any:
+    async def call(self, name: str, data: bytes, context: Any) -> Any:
         """Run a unary method; refusals become a status of the call."""
         try:
-            return await getattr(self, name)(request, context)
+            return await getattr(self, name)(_parsed(name, data), context)
         except Exception as exc:  # noqa: BLE001  the edge: the caller gets a code, we the log
             fault = report(exc)
             await context.abort(self._status(fault.grpc_code), fault.message)
@@ -100,144 +87,74 @@ class Servicer:
         )
 
     async def RepositoryModelLoad(self, request: Any, _: Any) -> Any:  # noqa: N802, D102
-        await self._admin.change(request.model_name, "load")
+        await self._admin.change(request.model_name, "load", dict(request.parameters))
         return message("RepositoryModelLoadResponse")()
 
     async def RepositoryModelUnload(self, request: Any, _: Any) -> Any:  # noqa: N802, D102
-        await self._admin.change(request.model_name, "unload")
+        await self._admin.change(request.model_name, "unload", dict(request.parameters))
         return message("RepositoryModelUnloadResponse")()
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802, D102
         reply, raw = await self._infer(request, context)
         context.set_trailing_metadata(reply.headers())
-        return _response(reply, request.id, raw=raw or self._always_raw)
+        return write_response(reply, request.id, raw=raw or self._always_raw)
 
     async def ModelStreamInfer(  # noqa: N802
-        self, requests: AsyncIterator[Any], context: Any
+        self, requests: AsyncIterator[bytes], context: Any
     ) -> AsyncIterator[Any]:
         """Answer each request of the stream in its order; a refusal is a message, not the end."""
-        async for request in requests:
+        async for data in requests:
+            request_id = ""
             try:
+                request = _parsed("ModelStreamInfer", data)
+                request_id = checked_id(request.id)
                 reply, raw = await self._infer(request, context)
             except Exception as exc:  # noqa: BLE001  the edge, as in `call`
                 refused = _StreamResponse(error_message=report(exc).message)
-                refused.infer_response.id = request.id
+                refused.infer_response.id = request_id
                 yield refused
             else:
-                response = _response(reply, request.id, raw=raw or self._always_raw)
+                response = write_response(reply, request_id, raw=raw or self._always_raw)
                 yield _StreamResponse(infer_response=response)
 
     async def _infer(self, message_in: Any, context: Any) -> tuple[Reply, bool]:
-        metadata: dict[str, str] = dict(context.invocation_metadata() or ())
-        started = time.time_ns()
+        metadata = _metadata(context.invocation_metadata() or ())
         request = Request(
             model=message_in.model_name,
             version=message_in.model_version or None,
-            inputs=_inputs(message_in),
+            inputs={},
             origin="grpc",
             trace=self._plane.telemetry.begin(
                 metadata.get("traceparent"), metadata.get("tracestate")
             ),
             outputs=tuple(output.name for output in message_in.outputs) or None,
-            request_id=message_in.id or uuid.uuid4().hex,
-            started_ns=started,
+            request_id=checked_id(message_in.id) or uuid.uuid4().hex,
+            started_ns=time.time_ns(),
         )
-        _take_unit(request, metadata, message_in.parameters)
+        take_claims(request, metadata.get, read_parameters(message_in.parameters))
+        request.inputs = read_inputs(message_in)
         left = context.time_remaining()
         if left is not None and left < _MAX_DEADLINE_S:
-            request.deadline = time.monotonic() + left
+            own = time.monotonic() + left
+            request.deadline = own if request.deadline is None else min(own, request.deadline)
         reply = await self._plane.infer(request)
         return reply, bool(message_in.raw_input_contents)
 
 
-def _take_unit(request: Request, metadata: Mapping[str, str], parameters: Any) -> None:
-    """Our metadata, or the OIP parameters of the same meaning."""
-    if unit := metadata.get("x-weighbridge-unit"):
-        request.unit, request.unit_source = unit, "header"
-    elif "weighbridge_unit" in parameters:
-        request.unit = _parameter(parameters["weighbridge_unit"])
-        request.unit_source = "parameter"
-    attributes = metadata.get("x-weighbridge-attributes")
-    if attributes is None and "weighbridge_attributes" in parameters:
-        attributes = _parameter(parameters["weighbridge_attributes"])
-    request.attributes = parse_attributes(attributes)
-    request.forced_arm = metadata.get("x-weighbridge-arm")
-    request.deadline = parse_timeout(metadata.get("x-weighbridge-timeout-ms"))
-
-
-def _parameter(parameter: Any) -> str:
-    chosen = parameter.WhichOneof("parameter_choice")
-    return str(getattr(parameter, chosen)) if chosen else ""
-
-
-def _inputs(request: Any) -> dict[str, Tensor]:
-    raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
-        raise BadRequest(
-            f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs"
-        )
-    if not request.inputs:
-        raise BadRequest("the request has no inputs")
-    found: dict[str, Tensor] = {}
-    for place, tensor in enumerate(request.inputs):
-        if tensor.name in found:
-            raise BadRequest(f"input '{tensor.name}' stands twice")
-        if tensor.datatype not in DTYPES:
-            raise BadRequest(f"input '{tensor.name}' has unknown datatype '{tensor.datatype[:32]}'")
-        shape = tuple(tensor.shape)
-        if any(dim < 0 for dim in shape) or len(shape) > 16:
-            raise BadRequest(f"input '{tensor.name}' has a shape that is not one")
-        data = _raw(tensor, raw[place], shape) if raw else _typed(tensor, shape)
-        found[tensor.name] = Tensor(tensor.name, tensor.datatype, data)
-    return found
-
-
-def _raw(tensor: Any, data: bytes, shape: tuple[int, ...]) -> Array:
-    if tensor.HasField("contents") and tensor.contents.ByteSize():
-        raise BadRequest(f"input '{tensor.name}' has typed contents beside raw_input_contents")
+def _parsed(name: str, data: bytes) -> Any:
+    kind = METHODS[name][0]
     try:
-        return parse_raw(data, tensor.datatype, shape, tensor.name)
-    except InputInvalid as exc:
-        raise BadRequest(str(exc)) from exc
+        return kind.FromString(data)
+    except DecodeError as exc:
+        raise BadRequest(f"the message is not an {kind.DESCRIPTOR.full_name}") from exc
 
 
-def _typed(tensor: Any, shape: tuple[int, ...]) -> Array:
-    field = _CONTENTS.get(tensor.datatype)
-    if field is None:
-        raise BadRequest(f"input '{tensor.name}': {tensor.datatype} must be sent raw")
-    values = getattr(tensor.contents, field)
-    dtype = DTYPES[tensor.datatype]
-    if dtype == np.dtype(object):
-        data = np.empty(len(values), dtype=object)
-        data[:] = values
-    else:
-        wide = np.array(values)
-        data = wide.astype(dtype)
-        if dtype.kind in "iu" and not np.array_equal(wide, data):
-            raise BadRequest(f"input '{tensor.name}': a value is out of range")
-    expected = int(np.prod(shape, dtype=np.int64))
-    if data.size != expected:
-        raise BadRequest(
-            f"input '{tensor.name}': {field} has {data.size} values, shape {list(shape)} needs "
-            f"{expected}"
-        )
-    return data.reshape(shape)
-
-
-def _response(reply: Reply, request_id: str, *, raw: bool) -> Any:
-    response = _InferResponse(model_name=reply.model, model_version=reply.version, id=request_id)
-    response.parameters["weighbridge_decision"].string_param = reply.decision
-    receipt = f"{reply.receipt.origin}#{reply.receipt.index}"
-    response.parameters["weighbridge_receipt"].string_param = receipt
-    if reply.arm:
-        response.parameters["weighbridge_arm"].string_param = reply.arm
-    raw = raw or any(spec.datatype == "FP16" for spec in reply.specs)
-    for spec in reply.specs:
-        data = reply.outputs[spec.name]
-        tensor = response.outputs.add(name=spec.name, datatype=spec.datatype, shape=data.shape)
-        if raw:
-            response.raw_output_contents.append(format_raw(data))
-        else:
-            values = getattr(tensor.contents, _CONTENTS[spec.datatype])
-            values.extend(data.ravel().tolist())
-    return response
+def _metadata(pairs: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
+    """Metadata by key; binary values (`-bin` keys) are none of ours."""
+    found: dict[str, str] = {}
+    for key, value in pairs:
+        if key in found:
+            refuse_repeated(key)
+        if isinstance(value, str):
+            found[key] = value
+    return found

@@ -39,9 +39,15 @@ from opentelemetry.util.types import AttributeValue
 __all__ = ["Mark", "Span", "SpanKind", "Telemetry", "TraceIds", "current_traceparent"]
 
 log = logging.getLogger("weighbridge")
+# Version 00 ends after the flags, at 55 characters; a later one may go on.
 _TRACEPARENT = re.compile(
-    r"\A(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?\Z"
+    r"\A(?!ff|00.{54})[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?\Z"
 )
+_TRACESTATE = re.compile(
+    r"[ \t]*[a-z0-9][a-z0-9_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}"
+)
+_MAX_STATE = 512
+_MAX_MEMBERS = 32
 _SHUTDOWN_MS = 3000
 Attributes = Mapping[str, AttributeValue]
 
@@ -141,9 +147,8 @@ class Telemetry:
         span_id = secrets.randbits(64) or 1
         if found and (parent := int(found[2], 16)) and (trace_id := int(found[1], 16)):
             wanted = bool(int(found[3], 16) & 1)
-            return TraceIds(
-                trace_id, span_id, parent, wanted and self.enabled, (tracestate or "")[:512]
-            )
+            state = _state(tracestate) if tracestate else ""
+            return TraceIds(trace_id, span_id, parent, wanted and self.enabled, state)
         trace_id = secrets.randbits(128) or 1
         return TraceIds(trace_id, span_id, 0, self.enabled and self._samples(trace_id), "")
 
@@ -189,6 +194,13 @@ class Telemetry:
             self._loggers.force_flush(_SHUTDOWN_MS)
         self._tracers.shutdown()
         self._loggers.shutdown()
+
+
+def _state(tracestate: str) -> str:
+    """A well-formed `tracestate`, or ""; the SDK would write another one's text to the log."""
+    members = tracestate.split(",") if len(tracestate) <= _MAX_STATE else []
+    fits = len(members) <= _MAX_MEMBERS and all(map(_TRACESTATE.fullmatch, members))
+    return tracestate if fits and members else ""
 
 
 def _parent(ids: TraceIds) -> Context | None:

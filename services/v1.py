@@ -14,8 +14,9 @@ import orjson
 
 from runners.tensor import Array, Signature, Tensor, TensorSpec
 
-from .codec import parse_json, to_array
+from .codec import parse_json
 from .faults import BadRequest
+from .values import to_array
 
 __all__ = ["decode_instances", "decode_rows", "encode_predictions", "prediction_rows"]
 
@@ -26,7 +27,10 @@ def decode_instances(body: bytes, signature: Signature) -> dict[str, Tensor]:
     Raises:
         BadRequest: no instances, a missing or unknown field, or a value that does not fit.
     """
-    instances = parse_json(body).get("instances")
+    found = parse_json(body)
+    instances = found.get("instances")
+    if instances is None and "inputs" in found:
+        raise BadRequest('the column form ("inputs") is not served; send rows as "instances"')
     if not isinstance(instances, list) or not instances:
         raise BadRequest('the body needs a list of "instances"')
     return decode_rows(instances, signature)

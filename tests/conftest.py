@@ -66,6 +66,13 @@ def home(trained_home: Path, tmp_path: Path) -> Path:
     shutil.copytree(trained_home / "keys", own / "keys")
     for key in (own / "keys").iterdir():
         key.chmod(0o600)
-    (own / "bentoml").symlink_to(trained_home / "bentoml")
-    (own / "data").symlink_to(trained_home / "data")
+    link_models(trained_home, own)
     return own
+
+
+def link_models(trained_home: Path, own: Path) -> None:
+    """Share models and data, but not what BentoML writes beside them."""
+    (own / "bentoml").mkdir()
+    (own / "bentoml" / "models").symlink_to(trained_home / "bentoml" / "models")
+    shutil.copy(trained_home / "bentoml" / "signer.pub", own / "bentoml" / "signer.pub")
+    (own / "data").symlink_to(trained_home / "data")

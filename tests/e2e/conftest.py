@@ -1,5 +1,6 @@
 """One gateway for the read-mostly tests of this folder, and the rows they send."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,9 @@ import server as servers
 @pytest.fixture(scope="session")
 def session_home(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     own = tmp_path_factory.mktemp("gateway")
-    (own / "bentoml").symlink_to(trained_home / "bentoml")
+    (own / "bentoml").mkdir()
+    (own / "bentoml" / "models").symlink_to(trained_home / "bentoml" / "models")
+    shutil.copy(trained_home / "bentoml" / "signer.pub", own / "bentoml" / "signer.pub")
     return own
 
 

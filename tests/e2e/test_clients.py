@@ -180,6 +180,7 @@ def test_bentomls_own_client_calls_the_native_endpoints(gateway, image, income) 
         assert row["arm"] in ("control", "treatment")
         with pytest.raises(bentoml.exceptions.BentoMLException):
             client.dnn(rows=[{"age": 3}])
+        client._temp_dir.cleanup()  # closing leaves it to the garbage collector, with a warning
 
 
 def test_v1_predict_takes_named_columns(gateway, income) -> None:

@@ -147,7 +147,7 @@ def test_sampled_decisions_are_explained_or_skipped_and_fairness_counts_all(home
                 "education_num": 4 + number % 12,
                 "race": "White" if number % 20 else "Black",
             }
-            predict(gateway, "income", row, **{"x-weighbridge-unit": f"u{number}"})
+            predict(gateway, "income", row, **{"x-weighbridge-unit": f"person-number-{number}"})
         predict(gateway, "sentiment", "  ")
         selected = {e.id for e in events(gateway, Decision) if e.sampling["selected"]}
         assert len(selected) == 41
@@ -175,7 +175,7 @@ def test_sampled_decisions_are_explained_or_skipped_and_fairness_counts_all(home
     verdicts = {g["verdict"] for w in races for g in w.groups if g["group"] == "Black"}
     assert verdicts == {"insufficient_evidence"}
     leaked = b"".join(p.read_bytes() for p in (home / "log").rglob("*") if p.is_file())
-    for secret in (b"Never-married", b"Adm-clerical", b"u39"):
+    for secret in (b"Never-married", b"Adm-clerical", b"person-number-39"):
         assert secret not in leaked
     records = LogReader(home / "log").entries()
     assert not any(b"Female" in e.data for e in records if isinstance(e.event, Decision))

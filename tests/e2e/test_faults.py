@@ -22,12 +22,11 @@ def ask(gateway: servers.Server, text: str = "fine") -> httpx.Response:
 
 def copied_models(home: Path) -> Path:
     """A registry of this test's own, so that it may be damaged."""
-    linked = home / "bentoml"
+    linked = home / "bentoml" / "models"
     source = linked.resolve()
     linked.unlink()
-    shutil.copytree(source / "models" / "sentiment", linked / "models" / "sentiment")
-    shutil.copy(source / "signer.pub", linked / "signer.pub")
-    return linked / "models" / "sentiment"
+    shutil.copytree(source / "sentiment", linked / "sentiment")
+    return linked / "sentiment"
 
 
 def test_a_corrupted_model_file_is_named_and_the_other_version_serves(home) -> None:
@@ -148,8 +147,7 @@ def test_a_damaged_log_tail_is_cut_and_a_damaged_middle_is_refused(home) -> None
 
 
 def test_an_empty_registry_says_what_to_do(home) -> None:
-    (home / "bentoml").unlink()
-    (home / "bentoml").mkdir()
+    (home / "bentoml" / "models").unlink()
     with servers.running(home, WEIGHBRIDGE_EXPLAINER="false") as gateway:
         assert "weighbridge train" in gateway.output()
         assert httpx.get(f"{gateway.http}/v2/models").json() == {"models": []}

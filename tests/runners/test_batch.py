@@ -185,3 +185,46 @@ async def test_outputs_whose_rows_are_not_the_batch_are_no_answer(executor) -> N
 
     with pytest.raises(ModelFailed, match="rows"):
         await Batcher(Short(), executor).infer(column(1, 2), 2)
+
+
+async def test_a_call_of_many_rows_runs_in_pieces_and_comes_back_whole(model, executor) -> None:
+    batcher = Batcher(model, executor, max_rows=4)
+    answer = await batcher.infer(column(*range(14, 24)), 10)
+    assert answer.outputs["y"].ravel().tolist() == [2.0 * value for value in range(14, 24)]
+    assert model.batches == [4, 4, 2]
+
+
+async def test_a_call_of_many_rows_fails_whole(model, executor) -> None:
+    with pytest.raises(InputInvalid):
+        await Batcher(model, executor, max_rows=2).infer(column(1, 2, 3, 13, 5), 5)
+
+
+async def test_a_caller_of_many_rows_who_leaves_ends_the_work(model, executor) -> None:
+    batcher = Batcher(model, executor, max_rows=1)
+    model.gate = threading.Event()
+    call = asyncio.create_task(batcher.infer(column(*range(100, 200)), 100))
+    await asyncio.to_thread(model.started.wait, 10)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    model.gate.set()
+    assert (await batcher.infer(column(7), 1)).outputs["y"].item() == 14.0
+    assert len(model.batches) <= 3
+
+
+@pytest.mark.parametrize("deadline_s", [None, 0.01])
+async def test_who_leaves_the_queue_frees_their_place_at_once(model, executor, deadline_s) -> None:
+    batcher = Batcher(model, executor, max_queued_rows=2)
+    first = await hold(model, batcher)
+    deadline = None if deadline_s is None else time.monotonic() + deadline_s
+    gone = [asyncio.create_task(batcher.infer(column(5), 1, deadline=deadline)) for _ in range(2)]
+    await asyncio.sleep(0)
+    if deadline_s is None:
+        for call in gone:
+            call.cancel()
+    await asyncio.gather(*gone, return_exceptions=True)
+    stays = [asyncio.create_task(batcher.infer(column(6), 1)) for _ in range(2)]
+    await asyncio.sleep(0)
+    model.gate.set()
+    answers = await asyncio.gather(*stays)
+    assert [answer.outputs["y"].item() for answer in answers] == [12.0, 12.0]
+    await first

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runners.tensor import DTYPES, Signature, TensorSpec
-from services.codec import decode, encode, to_array
+from services.codec import decode, encode
 from services.faults import BadRequest
+from services.values import to_array
 
 ONE_INPUT = Signature((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", "FP32", (-1, 1)),))
 

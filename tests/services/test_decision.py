@@ -167,3 +167,62 @@ async def test_a_hundred_concurrent_records_with_faults_leave_no_hole(keyring) -
         elif isinstance(event, Gap):
             whole.gap(event.instance, event.first_seq, event.last_seq)
     assert list(whole.missing()) == []
+
+
+class Waiting(MemoryNotary):
+    """Stores, or refuses what is in `bad`, when `gate` opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.bad: set[int] = set()
+
+    async def append(self, event: Event, *, payloads=None, subject=None, durability=None):
+        await self.gate.wait()
+        if isinstance(event, Decision) and event.seq in self.bad:
+            raise LogUnavailable("full")
+        return await super().append(event)
+
+
+@pytest.mark.parametrize("refused", [set(), {2}, {2, 3}])
+async def test_a_caller_who_leaves_while_the_record_is_written_leaves_no_hole(
+    keyring, refused
+) -> None:
+    log = Waiting()
+    log.bad = refused
+    writer = recorder(log, keyring)
+    calls = [asyncio.create_task(writer.record(taken())) for _ in range(4)]
+    await asyncio.sleep(0)
+    for gone in calls[1:3]:
+        gone.cancel()
+    await asyncio.sleep(0)
+    log.gate.set()
+    await asyncio.gather(*calls, return_exceptions=True)
+    await writer.close()
+    whole = Completeness()
+    for entry in log.entries:
+        event = entry.event
+        if isinstance(event, Decision):
+            whole.decision(event.instance, event.seq, event.time_us)
+        elif isinstance(event, Gap):
+            whole.gap(event.instance, event.first_seq, event.last_seq)
+    assert list(whole.missing()) == []
+    assert writer.recorded == 4 - len(refused)
+
+
+async def test_a_caller_who_leaves_while_gaps_are_explained_loses_none(keyring) -> None:
+    log = Waiting()
+    log.gate.set()
+    log.bad = {1}
+    writer = recorder(log, keyring)
+    with pytest.raises(LogUnavailable):
+        await writer.record(taken())
+    log.gate.clear()
+    call = asyncio.create_task(writer.record(taken()))
+    await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    log.gate.set()
+    await writer.close()
+    gaps = [e.event for e in log.entries if isinstance(e.event, Gap)]
+    assert {(gap.first_seq, gap.last_seq) for gap in gaps} == {(1, 1)}

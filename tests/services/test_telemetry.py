@@ -37,6 +37,8 @@ def test_a_valid_header_is_continued_with_a_span_of_our_own(telemetry) -> None:
         "00-0af7651916cd43dd8448eb211c80319c-" + "0" * 16 + "-01",
         VALID[:-3],
         VALID + "\n",
+        VALID + "-more",
+        f"{VALID}, {VALID}",
         "00-" + "1" * 33 + "-b7ad6b7169203331-01",
     ],
 )
@@ -70,3 +72,16 @@ def test_the_standard_sampler_variable_is_obeyed(monkeypatch: pytest.MonkeyPatch
     assert telemetry.begin(VALID).sampled, "the caller's decision holds"
     telemetry.enabled = False
     telemetry.close()
+
+
+@pytest.mark.parametrize("state", ["a=1", "a=1,b@c=x y", "vendor/x*y-z_=%"])
+def test_a_well_formed_state_is_kept(telemetry, state) -> None:
+    assert telemetry.begin(VALID, state).state == state
+
+
+@pytest.mark.parametrize(
+    "state", ["", "canary", "=,=", "A=1", "a=1,,", "a=é", "a=1," * 40, "a=" + "x" * 600]
+)
+def test_any_other_state_is_dropped_before_a_library_logs_it(telemetry, state, caplog) -> None:
+    assert telemetry.begin(VALID, state).state == ""
+    assert not caplog.records

@@ -1,0 +1,130 @@
+"""gRPC messages to tensors and back: raw and typed contents.
+
+Source: Open Inference Protocol, gRPC; docs/protocol.md.
+Rule 1: `raw_input_contents` holds exactly one entry per input and the typed contents are then
+empty. FP16 travels raw only.
+Rule 2: every value is accounted for, and none is changed: a typed value that its datatype cannot
+hold is refused.
+Boundary: messages in, tensors out; rpc.py knows the calls.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from runners.errors import InputInvalid
+from runners.tensor import DTYPES, Array, Tensor, format_raw, parse_raw
+
+from .dataplane import Reply
+from .faults import BadRequest
+from .oip import message
+from .values import checked_shape
+
+__all__ = ["read_inputs", "read_parameters", "write_response"]
+
+_InferResponse = message("ModelInferResponse")
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+def read_parameters(parameters: Any) -> dict[str, str | int | float | bool]:
+    """The request's parameters that hold a value."""
+    chosen = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
+    return {name: getattr(parameters[name], field) for name, field in chosen.items() if field}
+
+
+def read_inputs(request: Any) -> dict[str, Tensor]:
+    """The tensors of a request.
+
+    Raises:
+        BadRequest: counts, names, shapes or values that do not fit together.
+    """
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise BadRequest(
+            f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs"
+        )
+    if not request.inputs:
+        raise BadRequest("the request has no inputs")
+    found: dict[str, Tensor] = {}
+    for place, tensor in enumerate(request.inputs):
+        if tensor.name in found:
+            raise BadRequest(f"input '{tensor.name}' stands twice")
+        if tensor.datatype not in DTYPES:
+            raise BadRequest(f"input '{tensor.name}' has unknown datatype '{tensor.datatype[:32]}'")
+        shape = checked_shape(tensor.shape, tensor.name)
+        data = _raw(tensor, raw[place], shape) if raw else _typed(tensor, shape)
+        found[tensor.name] = Tensor(tensor.name, tensor.datatype, data)
+    return found
+
+
+def _raw(tensor: Any, data: bytes, shape: tuple[int, ...]) -> Array:
+    if tensor.HasField("contents") and tensor.contents.ByteSize():
+        raise BadRequest(f"input '{tensor.name}' has typed contents beside raw_input_contents")
+    try:
+        return parse_raw(data, tensor.datatype, shape, tensor.name)
+    except InputInvalid as exc:
+        raise BadRequest(str(exc)) from exc
+
+
+def _typed(tensor: Any, shape: tuple[int, ...]) -> Array:
+    field = _CONTENTS.get(tensor.datatype)
+    if field is None:
+        raise BadRequest(f"input '{tensor.name}': {tensor.datatype} must be sent raw")
+    for other, _ in tensor.contents.ListFields():
+        if other.name != field:
+            raise BadRequest(
+                f"input '{tensor.name}': {tensor.datatype} stands in {field}, not in {other.name}"
+            )
+    values = getattr(tensor.contents, field)
+    dtype = DTYPES[tensor.datatype]
+    if dtype == np.dtype(object):
+        data = np.empty(len(values), dtype=object)
+        data[:] = values
+    else:
+        wide = np.array(values)
+        data = wide.astype(dtype)
+        if dtype.kind in "iu" and not np.array_equal(wide, data):
+            raise BadRequest(f"input '{tensor.name}': a value is out of range")
+    expected = prod(shape)
+    if data.size != expected:
+        raise BadRequest(
+            f"input '{tensor.name}': {field} has {data.size} values, shape {list(shape)} needs "
+            f"{expected}"
+        )
+    return data.reshape(shape)
+
+
+def write_response(reply: Reply, request_id: str, *, raw: bool) -> Any:
+    """The reply's message, with raw or typed contents; raw where an output has no typed form."""
+    response = _InferResponse(model_name=reply.model, model_version=reply.version, id=request_id)
+    response.parameters["weighbridge_decision"].string_param = reply.decision
+    receipt = f"{reply.receipt.origin}#{reply.receipt.index}"
+    response.parameters["weighbridge_receipt"].string_param = receipt
+    if reply.arm:
+        response.parameters["weighbridge_arm"].string_param = reply.arm
+    raw = raw or any(spec.datatype == "FP16" for spec in reply.specs)
+    for spec in reply.specs:
+        data = reply.outputs[spec.name]
+        tensor = response.outputs.add(name=spec.name, datatype=spec.datatype, shape=data.shape)
+        if raw:
+            response.raw_output_contents.append(format_raw(data))
+        else:
+            values = getattr(tensor.contents, _CONTENTS[spec.datatype])
+            values.extend(data.ravel().tolist())
+    return response

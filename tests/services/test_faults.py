@@ -1,0 +1,69 @@
+"""One place decides what a caller learns of an error."""
+
+import logging
+
+import pytest
+
+from audit.errors import EntryTooLarge, EvidenceError, LogUnavailable
+from experiments.errors import UnitError
+from runners.errors import (
+    DeadlinePassed,
+    InputInvalid,
+    ModelFailed,
+    ModelNotFound,
+    ModelNotReady,
+    Overloaded,
+)
+from services.faults import BadRequest, Conflict, Forbidden, TooLarge, Unsupported, fault_of, report
+
+SECRET = "canary"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "told"),
+    [
+        (BadRequest(SECRET), 400, 3, True),
+        (TooLarge(SECRET), 413, 3, True),
+        (Conflict(SECRET), 409, 6, True),
+        (Forbidden(SECRET), 403, 7, True),
+        (Unsupported(SECRET), 501, 12, True),
+        (InputInvalid(SECRET), 400, 3, True),
+        (ModelNotFound(SECRET), 404, 5, True),
+        (Overloaded(SECRET), 429, 8, True),
+        (DeadlinePassed(SECRET), 504, 4, True),
+        (UnitError(SECRET), 400, 3, True),
+        (ModelNotReady(SECRET), 503, 14, False),
+        (ModelFailed(SECRET), 500, 13, False),
+        (LogUnavailable(SECRET), 503, 14, False),
+        (EntryTooLarge(SECRET), 413, 3, False),
+        (EvidenceError(SECRET), 500, 13, False),
+        (RuntimeError(SECRET), 500, 13, False),
+        (KeyError(SECRET), 500, 13, False),
+    ],
+)
+def test_an_error_has_one_status_and_our_faults_keep_their_text(error, status, code, told) -> None:
+    fault = fault_of(error)
+    assert (fault.status, fault.grpc_code) == (status, code)
+    assert (SECRET in fault.message) == told
+    assert len(fault.message) > 5
+
+
+@pytest.mark.parametrize("error", [Overloaded("x"), ModelNotReady("x"), LogUnavailable("x")])
+def test_who_may_come_back_is_told_when(error) -> None:
+    assert fault_of(error).retry_after_s == 1
+    assert fault_of(BadRequest("x")).retry_after_s is None
+
+
+def test_a_text_fits_into_a_grpc_trailer() -> None:
+    message = fault_of(BadRequest("\U0001f600" * 100_000)).message
+    assert len(message.encode()) * 3 < 8000
+
+
+def test_only_faults_of_ours_are_logged(caplog) -> None:
+    with caplog.at_level(logging.DEBUG):
+        for error in (BadRequest(SECRET), InputInvalid(SECRET), DeadlinePassed(SECRET)):
+            report(error)
+        assert not caplog.records
+        report(ModelFailed(SECRET))
+        report(RuntimeError(SECRET))
+    assert len(caplog.records) == 2

@@ -1,0 +1,128 @@
+"""Outcomes: one record per event id, whatever fails and whoever leaves."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from audit.errors import LogUnavailable
+from audit.keys import Keyring
+from audit.record import Outcome
+from audit.testing import MemoryNotary
+from services.faults import BadRequest, Conflict
+from services.outcomes import Outcomes
+
+ONE = {"event_id": "e1", "unit": "alice", "metric": "clicked", "value": 1}
+ID = "01a20033-c953-732b-b132-76c50ea53f5a"
+
+
+@pytest.fixture
+def notary() -> MemoryNotary:
+    return MemoryNotary()
+
+
+@pytest.fixture
+def outcomes(notary: MemoryNotary, tmp_path: Path) -> Outcomes:
+    return Outcomes(notary, Keyring.load_or_create(tmp_path / "keys"))
+
+
+async def test_a_repeat_makes_no_second_record_and_a_conflict_none_at_all(outcomes, notary) -> None:
+    first = await outcomes.report(ONE)
+    assert first == {"recorded": 1, "repeated": 0, "leaves": [0]}
+    assert (await outcomes.report(ONE | {"value": 1.0}))["repeated"] == 1
+    with pytest.raises(Conflict):
+        await outcomes.report({"outcomes": [ONE | {"event_id": "e2"}, ONE | {"value": 0}]})
+    assert notary.size == 1
+    assert b"alice" not in notary.entries[0].data
+
+
+async def test_what_the_log_holds_is_remembered_at_start(outcomes, notary, tmp_path) -> None:
+    await outcomes.report(ONE)
+    later = Outcomes(notary, Keyring.load_or_create(tmp_path / "keys"))
+    later.remember((entry.index, entry.event) for entry in notary.entries)
+    assert (await later.report(ONE))["repeated"] == 1
+    assert notary.size == 1
+
+
+@pytest.mark.parametrize("fault", ["not-stored", "stored"])
+async def test_a_refused_call_may_be_repeated(outcomes, notary, fault) -> None:
+    notary.fault = fault
+    with pytest.raises(LogUnavailable):
+        await outcomes.report({"outcomes": [ONE, ONE | {"event_id": "e2"}]})
+    notary.fault = None
+    await outcomes.report({"outcomes": [ONE, ONE | {"event_id": "e2"}]})
+    found = [e.event.event_id for e in notary.entries if isinstance(e.event, Outcome)]
+    assert set(found) == {"e1", "e2"}
+
+
+class Slow(MemoryNotary):
+    """Stores when `gate` opens; refuses the event ids in `bad`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.bad: set[str] = set()
+
+    async def append(self, event, *, payloads=None, subject=None, durability=None):
+        await self.gate.wait()
+        if event.event_id in self.bad:
+            raise LogUnavailable("injected")
+        return await super().append(event)
+
+
+async def test_one_refusal_does_not_forget_what_its_peers_recorded(tmp_path) -> None:
+    notary = Slow()
+    notary.gate.set()
+    notary.bad = {"e0"}
+    outcomes = Outcomes(notary, Keyring.load_or_create(tmp_path / "keys"))
+    call = {"outcomes": [ONE | {"event_id": f"e{n}"} for n in range(5)]}
+    with pytest.raises(LogUnavailable):
+        await outcomes.report(call)
+    notary.bad = set()
+    assert (await outcomes.report(call))["recorded"] == 1
+    assert notary.size == 5
+
+
+async def test_a_caller_who_leaves_is_remembered_all_the_same(tmp_path) -> None:
+    notary = Slow()
+    outcomes = Outcomes(notary, Keyring.load_or_create(tmp_path / "keys"))
+    call = asyncio.create_task(outcomes.report(ONE))
+    await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.sleep(0)
+    notary.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert (await outcomes.report(ONE))["repeated"] == 1
+    assert notary.size == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"value": "1"},
+        {"value": None},
+        {"value": 10**16},
+        {"value": float("nan")},
+        {"observed_us": True},
+        {"observed_us": 2**53},
+        {"event_id": ""},
+        {"event_id": "x" * 257},
+        {"metric": 5},
+        {"decision": "not an id"},
+        {"unit": None},
+        {"extra": 1},
+    ],
+)
+async def test_an_odd_outcome_is_refused_and_nothing_of_its_call_recorded(
+    outcomes, notary, change
+) -> None:
+    with pytest.raises(BadRequest):
+        await outcomes.report({"outcomes": [ONE, ONE | {"event_id": "e2"} | change]})
+    assert notary.size == 0
+
+
+async def test_booleans_and_whole_numbers_are_values(outcomes, notary) -> None:
+    odd = [ONE | {"event_id": "t", "value": True, "decision": ID}, ONE | {"value": 0.25}]
+    await outcomes.report({"outcomes": odd})
+    assert [e.event.value for e in notary.entries] == ["1", "0.25"]
