@@ -134,8 +134,9 @@ class Telemetry:
             resource=resource, id_generator=self._ids, shutdown_on_exit=False
         )
         self._loggers = LoggerProvider(resource=resource, shutdown_on_exit=False)
+        self._exporters: tuple[SpanExporter | LogRecordExporter, ...] = ()
         if self.enabled:
-            spans, logs = _exporters()
+            spans, logs = self._exporters = _exporters()
             self._tracers.add_span_processor(BatchSpanProcessor(spans))
             self._loggers.add_log_record_processor(BatchLogRecordProcessor(logs))
         self._tracer = self._tracers.get_tracer("weighbridge")
@@ -188,10 +189,22 @@ class Telemetry:
         server.end(span.end_ns)
 
     def close(self) -> None:
-        """Send what is queued, for at most three seconds, then stop the exporters."""
-        if self.enabled:
-            self._tracers.force_flush(_SHUTDOWN_MS)
-            self._loggers.force_flush(_SHUTDOWN_MS)
+        """Send what is queued, for at most three seconds, then stop the exporters.
+
+        Stopping an exporter first ends its retries; otherwise the providers would wait for a
+        collector that is away.
+        """
+        flushing = [
+            threading.Thread(target=provider.force_flush, args=(_SHUTDOWN_MS,), daemon=True)
+            for provider in (self._tracers, self._loggers)
+        ]
+        deadline = time.monotonic() + _SHUTDOWN_MS / 1000
+        for thread in flushing:
+            thread.start()
+        for thread in flushing:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for exporter in self._exporters:
+            exporter.shutdown()
         self._tracers.shutdown()
         self._loggers.shutdown()
 
