@@ -22,6 +22,7 @@ def built(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
         "BENTOML_HOME": str(home / "bentoml"),
         "PIP_NO_INDEX": "1",
         "PIP_INDEX_URL": "",
+        "UV_OFFLINE": "1",
     }
     done = subprocess.run(
         [sys.executable, "-c", "from services.cli import main; main()", "bento"],
