@@ -26,7 +26,7 @@ from rich.progress import Progress
 
 from audit.keys import Keyring
 from audit.reader import LogReader
-from audit.record import Decision, ExplanationRecord, ExplanationSkipped
+from audit.record import Decision, ExplanationRecord, ExplanationSkipped, FairnessWindow
 from audit.verify import verify_log
 from runners.reference import TASKS, heldout
 
@@ -174,13 +174,13 @@ def _explain_one(base: str, settings: Settings, console: Console) -> None:
 
 
 def _await_explanations(settings: Settings, console: Console) -> None:
-    """Wait until every selected decision is explained or skipped, a minute at most."""
+    """Wait until every selected decision is settled and fairness is counted, a minute at most."""
     deadline = time.monotonic() + _EXPLAIN_S
     reader = LogReader(settings.log_dir)
     selected: set[str] = set()
     settled: set[str] = set()
-    position = 0
-    with console.status("waiting for explanations"):
+    counted = position = 0
+    with console.status("waiting for explanations and fairness windows"):
         while time.monotonic() < deadline:
             end = reader.size()
             for entry in reader.entries(position, end):
@@ -188,12 +188,14 @@ def _await_explanations(settings: Settings, console: Console) -> None:
                     selected.add(entry.event.id)
                 elif isinstance(entry.event, ExplanationRecord | ExplanationSkipped):
                     settled.add(entry.event.decision)
+                elif isinstance(entry.event, FairnessWindow):
+                    counted += 1
             position = end
-            if selected <= settled:
+            if selected <= settled and counted:
                 break
             time.sleep(0.25)
     pending = len(selected - settled)
     console.print(
         f"{len(selected)} decisions selected for explanation, {len(selected & settled)} settled, "
-        f"{pending} pending"
+        f"{pending} pending; {counted} fairness windows written"
     )
