@@ -18,6 +18,7 @@ def test_the_demo_leaves_a_verified_report_and_no_process(home) -> None:
         "WEIGHBRIDGE_GRPC_PORT": str(servers.free_port()),
         "WEIGHBRIDGE_EXPLAIN_SAMPLES": "100",
         "WEIGHBRIDGE_FAIRNESS_WINDOW_S": "3",
+        "WEIGHBRIDGE_SAMPLE_BASE": "0.5",  # so that some digit is explained, whatever the draw
         "COLUMNS": "200",
     }
     done = subprocess.run(
