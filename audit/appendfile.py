@@ -117,7 +117,7 @@ class AppendFile:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             if self._check_tail is not None:
                 self._check_tail(fd)
-        except BaseException:
+        except BaseException:  # re-raised: only the descriptor must not leak
             os.close(fd)
             raise
         self._fd = fd

@@ -111,7 +111,7 @@ class Notary:
             _LOGGER.warning("recovered the log: cut a torn tail, %s", log.recovered.cut)
         try:
             await notary._in_signer(notary._seed_recent)
-        except BaseException:
+        except BaseException:  # re-raised: only the lock must not stay taken
             log.close()
             raise
         notary._checkpoint_entries = checkpoint_entries

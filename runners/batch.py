@@ -169,7 +169,7 @@ class Batcher:
             outputs = await self._infer_pieces(_join(calls), rows, calls)
         except RunnerError:
             raise
-        except Exception as exc:
+        except Exception as exc:  # a backend's own bug: the callers of this batch learn of it
             raise ModelFailed(f"could not run {self.model.name}: {exc!r}") from exc
         if any(data.shape[:1] != (rows,) for data in outputs.values()):
             raise ModelFailed(f"'{self.model.name}' gave outputs whose rows are not the batch's")

@@ -121,8 +121,7 @@ class DataPlane:
         self.running += 1
         try:
             reply = await self._infer(request, span)
-        except Exception as exc:
-            # Re-raised: the door turns it into a reply; here span and metrics learn of it.
+        except Exception as exc:  # re-raised for the door; span and metrics learn of it here
             status = fault_of(exc).status
             span.error = type(exc).__name__ if status >= 500 else ""
             span.attributes["error.type"] = type(exc).__name__

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bentoml._internal.configuration.containers import BentoMLContainer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from audit.canonical import JSON
 from audit.keys import Keyring
 from audit.notary import Notary
 from audit.reader import LogReader
@@ -286,7 +286,7 @@ class House:
                 experiment_version=definition.version,
                 epoch=definition.epoch,
                 model=definition.model,
-                definition=json.loads(json.dumps(definition.canonical())),
+                definition=cast("dict[str, JSON]", definition.canonical()),
                 reason=reason,
             )
         )
