@@ -8,8 +8,10 @@ so versions and models never meet.
 Rule 3: a request that is bad, cancelled or late fails alone. A batch that fails is run again
 request by request; a cancelled request is dropped from the queue, or its result discarded.
 Rule 4: a full queue refuses at once.
-Boundary: asyncio; the model runs in the one thread that is handed in. Rows are slices, never shared
-writable memory.
+Rule 5: a batch that is known to be shorter than a change of threads runs on the loop itself
+(pace.py); every other runs in the one thread that is handed in.
+Boundary: asyncio. Rows are slices, never shared writable memory.
+Read next: pace.py (what is known of a model's speed), fleet.py (who owns the queues).
 """
 
 from __future__ import annotations
@@ -25,9 +27,14 @@ import numpy as np
 
 from .errors import DeadlinePassed, ModelFailed, ModelNotReady, Overloaded, RunnerError
 from .model import Model
+from .pace import Pace
 from .tensor import Array, Batch
 
 __all__ = ["Answer", "Batcher"]
+
+
+_Key = tuple[tuple[str, str, tuple[int, ...]], ...]
+_ANY: _Key = ()  # the signature fixes every type and trailing dimension, so all are compatible
 
 
 class Answer(NamedTuple):
@@ -42,10 +49,11 @@ class Answer(NamedTuple):
 class _Call:
     batch: Batch
     rows: int
-    key: tuple[tuple[str, str, tuple[int, ...]], ...]
+    key: _Key
     future: asyncio.Future[Answer]
     deadline: float | None
     queued: float
+    timer: asyncio.TimerHandle | None = None
 
 
 class Batcher:
@@ -61,6 +69,10 @@ class Batcher:
         self._max_queued = max_queued_rows
         self._queue: deque[_Call] = deque()
         self._queued_rows = 0
+        self._pace = Pace() if model.inline else None
+        inputs = model.signature.inputs
+        self._fixed = bool(inputs) and all(min(spec.shape[1:], default=0) >= 0 for spec in inputs)
+        self._turn: asyncio.Handle | None = None
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -78,21 +90,35 @@ class Batcher:
         if self._queued_rows and self._queued_rows + rows > self._max_queued:
             raise Overloaded(f"model '{self.model.name}' has {self._queued_rows} rows waiting")
         loop = asyncio.get_running_loop()
-        call = _Call(batch, rows, _key(batch), loop.create_future(), deadline, time.monotonic())
+        key = _ANY if self._fixed else _key(batch)
+        call = _Call(batch, rows, key, loop.create_future(), deadline, time.monotonic())
         self._queue.append(call)
         self._queued_rows += rows
-        if self._worker is None:
-            self._worker = loop.create_task(self._work())
-        left = None if deadline is None else max(0.0, deadline - call.queued)
+        if self._worker is not None:
+            self._arm(call)
+        elif self._turn is None:
+            # All that came in with the same turn of the loop is one batch.
+            self._turn = loop.call_soon(self._begin)
         try:
-            async with asyncio.timeout(left):
-                return await call.future
-        except TimeoutError as exc:
-            self._withdraw(call)
-            raise DeadlinePassed("the deadline passed before the model answered") from exc
+            return await call.future
         except asyncio.CancelledError:
             self._withdraw(call)
             raise
+        finally:
+            if call.timer is not None:
+                call.timer.cancel()
+
+    def _arm(self, call: _Call) -> None:
+        """A call that may wait for a thread is watched by the clock."""
+        if call.deadline is not None and call.timer is None:
+            left = max(0.0, call.deadline - time.monotonic())
+            call.timer = asyncio.get_running_loop().call_later(left, self._expire, call)
+
+    def _expire(self, call: _Call) -> None:
+        self._withdraw(call)
+        if not call.future.done():
+            error = DeadlinePassed("the deadline passed before the model answered")
+            call.future.set_exception(error)
 
     def _withdraw(self, call: _Call) -> None:
         """Nobody waits for `call`: if it still queues, its place is free at once."""
@@ -103,14 +129,31 @@ class Batcher:
     async def close(self) -> None:
         """Refuse new requests, answer what is queued, then return."""
         self._closed = True
+        if self._turn is not None:
+            self._turn.cancel()
+            self._begin()
         if self._worker is not None:
             await asyncio.wait([self._worker])
 
-    async def _work(self) -> None:
+    def _begin(self) -> None:
+        """Answer short batches at once; the first long one moves the queue to the thread."""
+        self._turn = None
+        while calls := self._take():
+            rows = sum(call.rows for call in calls)
+            if self._pace is not None and rows <= self._max_rows and self._pace.short(rows):
+                self._run_here(calls)
+                continue
+            for call in (*calls, *self._queue):
+                self._arm(call)
+            self._worker = asyncio.get_running_loop().create_task(self._work(calls))
+            return
+
+    async def _work(self, calls: list[_Call]) -> None:
         """Run batches until the queue is empty; every call taken gets an answer or an error."""
         try:
-            while calls := self._take():
+            while calls:
                 await self._run(calls)
+                calls = self._take()
         finally:
             self._worker = None
 
@@ -138,21 +181,27 @@ class Batcher:
         self._queue = kept
         return taken
 
+    def _run_here(self, calls: list[_Call]) -> None:
+        started = time.monotonic()
+        try:
+            outputs = self._checked(self._paced(_join(calls)), calls)
+        except RunnerError as exc:
+            if len(calls) > 1:
+                for call in calls:
+                    self._run_here([call])
+            else:
+                calls[0].future.set_exception(exc)
+        else:
+            _hand_out(calls, outputs, started)
+
     async def _run(self, calls: list[_Call]) -> None:
         started = time.monotonic()
         try:
-            outputs = await self._infer(calls)
+            outputs = self._checked(await self._infer_pieces(_join(calls), calls), calls)
         except RunnerError as exc:
             await self._run_alone(calls, exc)
-            return
-        spent = time.monotonic() - started
-        first = 0
-        for call in calls:
-            last = first + call.rows
-            if not call.future.done():
-                own = {name: data[first:last] for name, data in outputs.items()}
-                call.future.set_result(Answer(own, started - call.queued, spent))
-            first = last
+        else:
+            _hand_out(calls, outputs, started)
 
     async def _run_alone(self, calls: list[_Call], error: RunnerError) -> None:
         """A batch failed: the guilty call fails by itself, its peers are answered."""
@@ -163,33 +212,50 @@ class Batcher:
         elif not calls[0].future.done():
             calls[0].future.set_exception(error)
 
-    async def _infer(self, calls: list[_Call]) -> dict[str, Array]:
+    def _checked(self, outputs: dict[str, Array], calls: list[_Call]) -> dict[str, Array]:
         rows = sum(call.rows for call in calls)
-        try:
-            outputs = await self._infer_pieces(_join(calls), rows, calls)
-        except RunnerError:
-            raise
-        except Exception as exc:  # a backend's own bug: the callers of this batch learn of it
-            raise ModelFailed(f"could not run {self.model.name}: {exc!r}") from exc
         if any(data.shape[:1] != (rows,) for data in outputs.values()):
             raise ModelFailed(f"'{self.model.name}' gave outputs whose rows are not the batch's")
         return outputs
 
-    async def _infer_pieces(self, batch: Batch, rows: int, calls: list[_Call]) -> dict[str, Array]:
+    async def _infer_pieces(self, batch: Batch, calls: list[_Call]) -> dict[str, Array]:
         """Run a batch; a call of more than `max_rows` rows goes piece by piece."""
-        infer, loop = self.model.infer, asyncio.get_running_loop()
+        loop, rows = asyncio.get_running_loop(), sum(call.rows for call in calls)
         if rows <= self._max_rows:
-            return await loop.run_in_executor(self._executor, infer, batch)
+            return await loop.run_in_executor(self._executor, self._paced, batch)
         pieces = []
         for first in range(0, rows, self._max_rows):
             if all(call.future.done() for call in calls):
                 raise DeadlinePassed("nobody waits for the rest of the rows")
             piece = {name: data[first : first + self._max_rows] for name, data in batch.items()}
-            pieces.append(await loop.run_in_executor(self._executor, infer, piece))
+            pieces.append(await loop.run_in_executor(self._executor, self._paced, piece))
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
+    def _paced(self, batch: Batch) -> dict[str, Array]:
+        """Run the model, in whatever thread, and note how long it took."""
+        try:
+            if self._pace is None:
+                return self.model.infer(batch)
+            with self._pace.measured(len(next(iter(batch.values())))):
+                return self.model.infer(batch)
+        except RunnerError:
+            raise
+        except Exception as exc:  # a backend's own bug: the callers of this batch learn of it
+            raise ModelFailed(f"could not run {self.model.name}: {exc!r}") from exc
 
-def _key(batch: Batch) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+
+def _hand_out(calls: list[_Call], outputs: dict[str, Array], started: float) -> None:
+    """Give every caller who still waits its own rows."""
+    spent, first = time.monotonic() - started, 0
+    for call in calls:
+        last = first + call.rows
+        if not call.future.done():
+            own = {name: data[first:last] for name, data in outputs.items()}
+            call.future.set_result(Answer(own, started - call.queued, spent))
+        first = last
+
+
+def _key(batch: Batch) -> _Key:
     return tuple((name, data.dtype.str, data.shape[1:]) for name, data in sorted(batch.items()))
 
 

@@ -72,6 +72,7 @@ class Fleet:
     max_queued_rows: int = 2048
     on_ready: Callable[[Slot], Awaitable[None]] = _unheard
     slots: dict[tuple[str, str], Slot] = field(default_factory=dict)
+    _versions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _locks: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict)
 
     async def load_all(self, names: Iterable[str] | None = None) -> None:
@@ -110,7 +111,7 @@ class Fleet:
         slot: Slot | None = None
         try:
             manifest = await loop.run_in_executor(executor, self.registry.manifest, name, version)
-            slot = self.slots[name, version] = Slot(manifest, "LOADING")
+            slot = self._place(Slot(manifest, "LOADING"))
             model = await loop.run_in_executor(executor, self._open, name, version)
             slot.device, slot.runtime = model.device, model.runtime
             await self.on_ready(slot)
@@ -126,6 +127,14 @@ class Fleet:
         )
         slot.served, slot.executor = slot.batcher, executor
         slot.state = "READY"
+
+    def _place(self, slot: Slot) -> Slot:
+        """Hold a slot, and its version in numeric order."""
+        name, version = slot.manifest.name, slot.manifest.version
+        self.slots[name, version] = slot
+        held = {*self._versions.get(name, ()), version}
+        self._versions[name] = tuple(sorted(held, key=lambda version: (len(version), version)))
+        return slot
 
     def _open(self, name: str, version: str) -> Model:
         try:
@@ -147,7 +156,7 @@ class Fleet:
         """
         manifest = await asyncio.to_thread(self.registry.manifest, name, version)
         slot = Slot(manifest, "LOADING", served=served, device=device, runtime=runtime)
-        self.slots[name, version] = slot
+        self._place(slot)
         await self.on_ready(slot)
         slot.state = "READY"
 
@@ -209,8 +218,7 @@ class Fleet:
 
     def versions(self, name: str) -> list[str]:
         """Versions of `name` in any state, numbers in numeric order."""
-        found = (version for held, version in self.slots if held == name)
-        return sorted(found, key=lambda version: (len(version), version))
+        return list(self._versions.get(name, ()))
 
     def index(self) -> list[Status]:
         """Every version with its state and reason."""

@@ -42,6 +42,10 @@ class Model(Protocol):
     def signature(self) -> Signature:
         """What the caller sends and receives."""
 
+    @property
+    def inline(self) -> bool:
+        """Whether `infer` does nothing but compute on this processor: no card, network or lock."""
+
     def warm_up(self) -> None:
         """Run once per batch size that matters, so that no caller pays for it."""
 

@@ -97,6 +97,7 @@ class OnnxModel:
         self._outputs = [output.name for output in self._session.get_outputs()]
         first = self._session.get_providers()[0]
         self.device = "cuda:0" if first == "CUDAExecutionProvider" else "cpu"
+        self.inline = self.device == "cpu" and threads == 1
         if device == "cuda" and self.device == "cpu":
             raise DeviceUnavailable(
                 f"{self.name}:{self.version} was asked to run on cuda and ONNX Runtime fell back "

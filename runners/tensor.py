@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -59,8 +59,7 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LENGTH = struct.Struct("<I")
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A named array: `data` has the numpy type of `datatype`; BYTES is an object array of bytes."""
 
     name: str
@@ -75,12 +74,22 @@ class TensorSpec:
     name: str
     datatype: str
     shape: tuple[int, ...]
+    fixed: tuple[int, ...] | None = field(init=False, repr=False, compare=False)
+    """The dimensions behind a dynamic first one, when all of them are fixed."""
+
+    def __post_init__(self) -> None:
+        rows, behind = self.shape[:1], self.shape[1:]
+        known = behind if rows == (-1,) and -1 not in behind else None
+        object.__setattr__(self, "fixed", known)
 
     def admits(self, shape: tuple[int, ...]) -> bool:
         """Whether `shape` has this rank and equals every fixed dimension."""
-        return len(shape) == len(self.shape) and all(
-            want in (-1, have) for want, have in zip(self.shape, shape, strict=True)
-        )
+        if len(shape) != len(self.shape):
+            return False
+        for want, have in zip(self.shape, shape, strict=True):  # noqa: SIM110  a generator costs more
+            if want not in (have, -1):
+                return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +105,19 @@ class Signature:
         Raises:
             InputInvalid: a missing, unknown or wrongly typed or shaped input, or rows that differ.
         """
-        known = {spec.name for spec in self.inputs}
-        for name in inputs:
-            if name not in known:
-                raise InputInvalid(f"unknown input '{name}'; this model takes {_listed(known)}")
+        specs = self.inputs
+        if len(inputs) != len(specs) or any(spec.name not in inputs for spec in specs):
+            self._refuse_names(inputs)
         rows = -1
-        for spec in self.inputs:
-            tensor = inputs.get(spec.name)
-            if tensor is None:
-                raise InputInvalid(f"input '{spec.name}' is missing; {_described(spec)}")
+        for spec in specs:
+            tensor = inputs[spec.name]
             if tensor.datatype != spec.datatype:
                 raise InputInvalid(
                     f"input '{spec.name}' has datatype {tensor.datatype}; {_described(spec)}"
                 )
             shape = tensor.data.shape
+            if shape[1:] == spec.fixed and shape[0] == rows:
+                continue
             if not spec.admits(shape):
                 raise InputInvalid(
                     f"input '{spec.name}' has shape {list(shape)}; {_described(spec)}"
@@ -122,6 +130,15 @@ class Signature:
         if rows < 1:
             raise InputInvalid("the request holds no rows; send at least one")
         return rows
+
+    def _refuse_names(self, inputs: Mapping[str, Tensor]) -> None:
+        known = {spec.name for spec in self.inputs}
+        for name in inputs:
+            if name not in known:
+                raise InputInvalid(f"unknown input '{name}'; this model takes {_listed(known)}")
+        for spec in self.inputs:
+            if spec.name not in inputs:
+                raise InputInvalid(f"input '{spec.name}' is missing; {_described(spec)}")
 
 
 def _listed(names: set[str]) -> str:
@@ -176,9 +193,7 @@ def parse_raw(
 
 def format_raw(data: Array) -> bytes:
     """Encode one tensor as the binary extension does; inverse of `parse_raw`."""
-    if data.dtype == np.dtype(object):
-        return format_bytes(data)
-    return np.ascontiguousarray(data).tobytes()
+    return format_bytes(data) if data.dtype.hasobject else data.tobytes()
 
 
 def parse_bytes(buffer: bytes | memoryview, count: int, name: str) -> Array:
@@ -209,10 +224,9 @@ def parse_bytes(buffer: bytes | memoryview, count: int, name: str) -> Array:
 def format_bytes(data: Array) -> bytes:
     """Encode BYTES elements in row-major order; inverse of `parse_bytes`."""
     parts: list[bytes] = []
-    for element in data.ravel():
+    for element in data.ravel().tolist():
         value = element if isinstance(element, bytes) else str(element).encode()
-        parts.append(_LENGTH.pack(len(value)))
-        parts.append(value)
+        parts += (_LENGTH.pack(len(value)), value)
     return b"".join(parts)
 
 
@@ -222,14 +236,16 @@ def pack(arrays: Mapping[str, Array]) -> bytes:
     Form: 4-byte little-endian length, JSON list of [name, datatype, shape, byte size], the raw
     tensors in that order. Equal arrays give equal bytes, so that a commitment can be recomputed.
     """
-    raw = {name: format_raw(arrays[name]) for name in sorted(arrays)}
-    head = orjson.dumps(
-        [
-            [name, datatype_of(arrays[name].dtype), list(arrays[name].shape), len(data)]
-            for name, data in raw.items()
-        ]
-    )
-    return b"".join((_LENGTH.pack(len(head)), head, *raw.values()))
+    head, raw = [], []
+    for name in sorted(arrays):
+        array = arrays[name]
+        data = format_raw(array)
+        head.append(
+            (name, _NAMES.get(array.dtype) or datatype_of(array.dtype), array.shape, len(data))
+        )
+        raw.append(data)
+    text = orjson.dumps(head)
+    return b"".join((_LENGTH.pack(len(text)), text, *raw))
 
 
 def unpack(buffer: bytes | memoryview) -> dict[str, Array]:

@@ -39,12 +39,21 @@ class Metrics:
             registry=registry,
         )
 
+        self._children: dict[tuple[str, str, str | None, str], tuple[Counter, Histogram]] = {}
+
     def decided(
         self, *, model: str, version: str, arm: str | None, origin: str, seconds: float
     ) -> None:
         """Count one answer."""
-        self._decisions.labels(model, version, arm or "", origin).inc()
-        self._seconds.labels(model, version).observe(seconds)
+        key = (model, version, arm, origin)
+        found = self._children.get(key)
+        if found is None:
+            found = self._children[key] = (
+                self._decisions.labels(model, version, arm or "", origin),
+                self._seconds.labels(model, version),
+            )
+        found[0].inc()
+        found[1].observe(seconds)
 
     def refused(self, *, status: int, origin: str) -> None:
         """Count one refusal."""

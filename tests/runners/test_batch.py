@@ -25,6 +25,7 @@ class Doubler:
 
     name, version, digest, runtime, device = "doubler", "1", "sha256:0", "test", "cpu"
     signature = Signature((), ())
+    inline = False
 
     def __init__(self) -> None:
         self.gate: threading.Event | None = None

@@ -45,7 +45,8 @@ class Registry:
 
 
 class Model:
-    name, version, device, runtime = "m", "1", "cpu", "test"
+    name, version, device, runtime, inline = "m", "1", "cpu", "test", False
+    signature = SIGNATURE
 
     def warm_up(self) -> None:
         """Nothing to do."""
