@@ -1,36 +1,54 @@
 """The notary's writing thread: takes what has queued, writes it as one group, goes on.
 
-Rule: natural batching, no timer. `put` and the two callbacks belong to the event loop's thread;
-everything between happens in one other thread, and each group comes back in one loop callback.
-The thread never dies of a failure: the group's appenders learn of it, and the next group is tried.
+Rule 1: natural batching, no timer. `put` and the two callbacks belong to the event loop's thread;
+everything between happens in one other thread, and each group comes back in one loop callback. The
+queue is C's own: handing over an append wakes the thread only if it rests.
+Rule 2: the thread never dies of a failure: the group's appenders learn of it, and the next group is
+tried.
+Rule 3: an append that was acknowledged before it was written ("bounded") is never given up: when
+its group fails, it stands first in the next one.
 Read next: log.py (what a group is), notary.py (who waits).
 """
 
 import asyncio
-from collections import deque
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
 
 from .errors import AuditError, LogUnavailable
 from .log import Log, Record
-from .receipts import Receipt
+from .receipts import Durability, Receipt
 
 _GROUP_ENTRIES = 1024
 _GROUP_BYTES = 4 << 20
+_AGAIN_S = 0.2
 _T = TypeVar("_T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Pending:
-    """An append that waits; `relaxed` ones are acknowledged before the sync."""
+    """An append under way.
+
+    "strict" ones are acknowledged after the sync, "async" ones before it, and nobody waits for a
+    "bounded" one, whose `future` is None.
+    """
 
     event_id: str
     record: Record
     leaf: bytes
-    relaxed: bool
-    future: asyncio.Future[Receipt]
+    durability: Durability
+    future: asyncio.Future[Receipt] | None
+    since: float = field(default_factory=time.monotonic)
+
+
+class _Task:
+    """Something else to do in the thread, between two groups."""
+
+    def __init__(self, work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+        self.work, self.future = work, future
 
 
 class GroupWriter:
@@ -54,75 +72,125 @@ class GroupWriter:
         self._log = log
         self._resolve = resolve
         self._reject = reject
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="audit-writer")
-        self._queue: deque[Pending] = deque()
-        self._busy = False
+        self._queue: SimpleQueue[Pending | _Task | None] = SimpleQueue()
+        self._again: list[Pending] = []
+        self._oldest: float | None = None
+        self._thread = Thread(target=self._run, name="audit-writer", daemon=True)
+        self._thread.start()
 
     @property
     def waiting(self) -> int:
         """How many appends no group has taken yet."""
-        return len(self._queue)
+        return self._queue.qsize()
+
+    def behind(self) -> float:
+        """For how long, in seconds, the oldest append that the thread took is not yet stored."""
+        oldest = self._oldest
+        return 0.0 if oldest is None else time.monotonic() - oldest
 
     def put(self, pending: Pending) -> None:
         """Queue an append, waking the thread if it rests."""
-        self._queue.append(pending)
-        if not self._busy:
-            self._busy = True
-            self._executor.submit(self._write_groups)
+        self._queue.put(pending)
 
     async def run(self, work: Callable[[], _T]) -> _T:
-        """Run something else in the thread, between two groups."""
-        return await self._loop.run_in_executor(self._executor, work)
+        """Run something else in the thread, after what was queued before it."""
+        future: asyncio.Future[_T] = self._loop.create_future()
+        self._queue.put(_Task(work, future))
+        return await future
 
-    async def drain(self) -> None:
-        """Wait until nothing is queued or being written."""
-        while self._busy or self._queue:
-            await self.run(_nothing)
+    async def drain(self) -> int:
+        """Wait until all that was queued has been tried; how many appends the log still lacks."""
+        return await self.run(lambda: len(self._again))
 
     def shutdown(self) -> None:
         """End the thread."""
-        self._executor.shutdown()
+        self._queue.put(None)
+        self._thread.join()
 
-    def _rest(self) -> None:
-        """On the loop: go idle, unless something was queued after the thread last looked."""
-        if self._queue:
-            self._executor.submit(self._write_groups)
+    # --- in the thread ----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            try:
+                item = self._queue.get(timeout=_AGAIN_S if self._again else None)
+            except Empty:
+                self._write_group([])  # only what failed before
+                continue
+            if isinstance(item, Pending):
+                item = self._write_what_queued(item)
+            if item is None:
+                return
+            if isinstance(item, _Task):
+                self._do(item)
+
+    def _write_what_queued(self, first: Pending) -> Pending | _Task | None:
+        """Write `first` and what queued behind it; the next thing that is no append, or `first`."""
+        group, size = [first], _size(first)
+        while len(group) < _GROUP_ENTRIES and size < _GROUP_BYTES:
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                break
+            if not isinstance(item, Pending):
+                self._write_group(group)
+                return item
+            group.append(item)
+            size += _size(item)
+        self._write_group(group)
+        return first
+
+    def _do(self, task: _Task) -> None:
+        if self._again:
+            self._write_group([])
+        try:
+            found = task.work()
+        except BaseException as error:  # noqa: BLE001  whoever asked learns of it
+            self._loop.call_soon_threadsafe(_settle, task.future, None, error)
         else:
-            self._busy = False
+            self._loop.call_soon_threadsafe(_settle, task.future, found, None)
 
-    def _write_groups(self) -> None:
-        while group := self._take_group():
-            self._write_group(group)
-        self._loop.call_soon_threadsafe(self._rest)
-
-    def _take_group(self) -> list[Pending]:
-        group: list[Pending] = []
-        size = 0
-        while self._queue and len(group) < _GROUP_ENTRIES and size < _GROUP_BYTES:
-            pending = self._queue.popleft()
-            size += len(pending.record.data) + sum(len(p.data) for p in pending.record.payloads)
-            group.append(pending)
-        return group
-
-    def _write_group(self, group: list[Pending]) -> None:
-        strict = [(offset, p) for offset, p in enumerate(group) if not p.relaxed]
-        relaxed = [(offset, p) for offset, p in enumerate(group) if p.relaxed]
+    def _write_group(self, fresh: list[Pending]) -> None:
+        group = self._again + fresh if self._again else fresh
+        if not group:
+            return
+        self._oldest = group[0].since
+        early = [(place, p) for place, p in enumerate(group) if p.durability == "async"]
+        rest = [(place, p) for place, p in enumerate(group) if p.durability != "async"]
 
         def acknowledge(first: int, some: list[tuple[int, Pending]]) -> None:
-            placed = [(first + offset, pending) for offset, pending in some]
+            placed = [(first + place, pending) for place, pending in some]
             self._loop.call_soon_threadsafe(self._resolve, placed)
 
-        on_written = (lambda first: acknowledge(first, relaxed)) if relaxed else None
+        on_written = (lambda first: acknowledge(first, early)) if early else None
         try:
             first = self._log.append([p.record for p in group], on_written)
         except AuditError as error:
-            self._loop.call_soon_threadsafe(self._reject, group, error)
+            self._fail(group, error)
         except Exception as error:  # noqa: BLE001 - the thread must live; the appenders learn of it
-            wrapped = LogUnavailable(f"could not store records: {error!r}")
-            self._loop.call_soon_threadsafe(self._reject, group, wrapped)
+            self._fail(group, LogUnavailable(f"could not store records: {error!r}"))
         else:
-            acknowledge(first, strict)
+            self._again, self._oldest = [], None
+            if rest:
+                acknowledge(first, rest)
+
+    def _fail(self, group: list[Pending], error: AuditError) -> None:
+        self._again = [pending for pending in group if pending.durability == "bounded"]
+        if not self._again:
+            self._oldest = None
+        refused = [pending for pending in group if pending.durability != "bounded"]
+        self._loop.call_soon_threadsafe(self._reject, refused, error)
 
 
-def _nothing() -> None:
-    """A place in the thread's queue: when it has run, everything before it has."""
+def _size(pending: Pending) -> int:
+    record = pending.record
+    return len(record.data) + sum(len(payload.data) for payload in record.payloads)
+
+
+def _settle(future: asyncio.Future[Any], found: object, error: BaseException | None) -> None:
+    """On the loop: hand a task's result to whoever still waits for it."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(found)
+    else:
+        future.set_exception(error)

@@ -17,7 +17,6 @@ import base64
 import fcntl
 import hashlib
 import hmac
-import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from .entropy import random_bytes
 from .errors import KeyFileError, PayloadDamaged
 from .files import fsync_directory, replace_file
 from .note import Signer, VerifierKey
@@ -53,10 +53,10 @@ class Keyring:
     log_seed: bytes = field(repr=False)
     master: bytes = field(repr=False)
     unit: bytes = field(repr=False)
-    random: RandomBytes = field(default=os.urandom, repr=False, compare=False)
+    random: RandomBytes = field(default=random_bytes, repr=False, compare=False)
 
     @classmethod
-    def load_or_create(cls, directory: Path, *, random: RandomBytes = os.urandom) -> "Keyring":
+    def load_or_create(cls, directory: Path, *, random: RandomBytes = random_bytes) -> "Keyring":
         """Read the keyring, making it first if the folder has none. Safe for many processes.
 
         Raises:
@@ -74,7 +74,7 @@ class Keyring:
 
     @classmethod
     def load(
-        cls, directory: Path, *, signing: bool = True, random: RandomBytes = os.urandom
+        cls, directory: Path, *, signing: bool = True, random: RandomBytes = random_bytes
     ) -> "Keyring":
         """Read an existing keyring; `signing=False` leaves the signing key unread.
 

@@ -8,7 +8,10 @@ Rules:
 3. A group fails as a whole with LogUnavailable, and nothing in it was acknowledged. The next
    append tries again: there is no broken state that needs a restart.
 4. An append that was cancelled is written all the same: its sequence number leaves no gap.
-5. An event id is stored once: appending the same bytes again gives the same receipt, other bytes
+5. A "bounded" append is a promise: its record is queued, and stored within `bound_s` or, while that
+   fails, tried again and again, with every later append waiting for the disk. A crash in that time
+   loses it, and its number shows as missing.
+6. An event id is stored once: appending the same bytes again gives the same receipt, other bytes
    under a used id raise EventConflict (within the last 65,536 events, and those of the log's tail
    after a restart).
 Read next: groups.py (the writing thread), socket_link.py (appending from other processes),
@@ -39,7 +42,14 @@ from .merkle import leaf_hash
 from .note import Checkpoint
 from .prove import prove
 from .reader import LogReader
-from .receipts import RECENT_EVENTS, Durability, Receipt, RecentEvents, event_id_in
+from .receipts import (
+    PROMISED,
+    RECENT_EVENTS,
+    Durability,
+    Receipt,
+    RecentEvents,
+    event_id_in,
+)
 from .record import encode, subject_of
 from .wal import SEGMENT_BYTES, RecoveryReport
 
@@ -54,13 +64,21 @@ class Notary:
     """The one writer of a log, for the tasks of one event loop. Make it with `open`."""
 
     def __init__(
-        self, log: Log, directory: Path, *, origin: str, durability: Durability, max_pending: int
+        self,
+        log: Log,
+        directory: Path,
+        *,
+        origin: str,
+        durability: Durability,
+        max_pending: int,
+        bound_s: float,
     ) -> None:
         self._log = log
         self._directory = directory
         self._origin = origin
         self._durability = durability
         self._max_pending = max_pending
+        self._bound_s = bound_s
         self._loop = asyncio.get_running_loop()
         self._groups = GroupWriter(self._loop, log, self._resolve, self._reject)
         self._signer = ThreadPoolExecutor(1, thread_name_prefix="audit-signer")
@@ -69,6 +87,7 @@ class Notary:
         self._checkpoint_entries = 0
         self._publishing: asyncio.Task[None] | None = None
         self._recent = RecentEvents()
+        self._joined: dict[str, list[asyncio.Future[Receipt]]] = {}
         self.failure: str | None = None
         self.checkpoint_failure: str | None = None
 
@@ -83,6 +102,7 @@ class Notary:
         checkpoint_interval_s: float = 1.0,
         checkpoint_entries: int = 10_000,
         max_pending: int = 16_384,
+        bound_s: float = 0.1,
         segment_bytes: int = SEGMENT_BYTES,
         files: FileLayer | None = None,
     ) -> "Notary":
@@ -92,11 +112,12 @@ class Notary:
             directory: the log's directory, made if missing.
             keyring: with its signing key.
             origin: the log's name in receipts and checkpoints.
-            durability: of appends that do not say; "strict" acknowledges after the fdatasync, the
-                others after the write, with the fdatasync following at once.
+            durability: of appends that do not say; "strict" acknowledges after the fdatasync,
+                "bounded" at once, "async" between the write and the fdatasync that follows it.
             checkpoint_interval_s: a grown log is signed at least this often.
             checkpoint_entries: and sooner, after this many records.
             max_pending: appends waiting beyond this are refused with LogOverloaded.
+            bound_s: while the oldest record under way is older than this, "bounded" is "strict".
             segment_bytes: size of a write-ahead segment.
             files: the system calls; the real ones by default.
 
@@ -106,7 +127,14 @@ class Notary:
         log = await asyncio.to_thread(
             Log.open, directory, keyring, origin=origin, files=files, segment_bytes=segment_bytes
         )
-        notary = cls(log, directory, origin=origin, durability=durability, max_pending=max_pending)
+        notary = cls(
+            log,
+            directory,
+            origin=origin,
+            durability=durability,
+            max_pending=max_pending,
+            bound_s=bound_s,
+        )
         if log.recovered.cut is not None:
             _LOGGER.warning("recovered the log: cut a torn tail, %s", log.recovered.cut)
         try:
@@ -183,17 +211,25 @@ class Notary:
         """As `append`, for bytes that `encode` made."""
         leaf = leaf_hash(data)
         known = self._recent.find(event_id, leaf)
+        if isinstance(known, Receipt):
+            return known
         if known is not None:
-            return known if isinstance(known, Receipt) else await asyncio.shield(known)
+            return await self._join(event_id)
         if self._closed:
             raise LogUnavailable("could not store a record: the notary is closed")
         if self._groups.waiting >= self._max_pending:
             raise LogOverloaded(f"could not store a record: {self._groups.waiting} are waiting")
+        durability = durability or self._durability
+        if durability == "bounded" and self._groups.behind() < self._bound_s:
+            promise = Receipt(self._origin, PROMISED, leaf)
+            self._recent.put(event_id, leaf, promise)
+            self._groups.put(Pending(event_id, Record(data, payloads), leaf, durability, None))
+            return promise
         future: asyncio.Future[Receipt] = self._loop.create_future()
-        relaxed = (durability or self._durability) != "strict"
         self._recent.put(event_id, leaf, future)
-        self._groups.put(Pending(event_id, Record(data, payloads), leaf, relaxed, future))
-        return await asyncio.shield(future)
+        mode: Durability = "async" if durability == "async" else "strict"
+        self._groups.put(Pending(event_id, Record(data, payloads), leaf, mode, future))
+        return await future
 
     async def checkpoint(self) -> Checkpoint:
         """Sign everything durable now, rather than at the next interval.
@@ -218,7 +254,9 @@ class Notary:
         if self._closed:
             return
         self._closed = True
-        await self._groups.drain()
+        lost = await self._groups.drain()
+        if lost:
+            _LOGGER.error("closing although %d promised records could not be stored", lost)
         if self._publishing is not None:
             self._publishing.cancel()
             with suppress(asyncio.CancelledError):
@@ -227,6 +265,17 @@ class Notary:
         await self._groups.run(self._log.close)
         self._groups.shutdown()
         self._signer.shutdown()
+
+    async def _join(self, event_id: str) -> Receipt:
+        """Wait for an append that another task began, and may give up, without ending it."""
+        future: asyncio.Future[Receipt] = self._loop.create_future()
+        self._joined.setdefault(event_id, []).append(future)
+        return await future
+
+    def _waiting(self, pending: Pending) -> list[asyncio.Future[Receipt]]:
+        """Everyone who still waits for one append."""
+        waiting = [pending.future, *self._joined.pop(pending.event_id, ())]
+        return [future for future in waiting if future is not None and not future.done()]
 
     # --- on the loop ------------------------------------------------------------------------
 
@@ -244,8 +293,8 @@ class Notary:
         for index, pending in group:
             receipt = Receipt(self._origin, index, pending.leaf)
             self._recent.put(pending.event_id, pending.leaf, receipt)
-            if not pending.future.done():
-                pending.future.set_result(receipt)
+            for future in self._waiting(pending):
+                future.set_result(receipt)
         self.failure = None
         if self.size - self._log.signed.size >= self._checkpoint_entries:
             self._due.set()
@@ -256,12 +305,11 @@ class Notary:
         self.failure = str(error)
         for pending in group:
             self._recent.forget(pending.event_id)
-            if pending.future.done():
-                continue  # acknowledged before the sync, as "async" allows
-            refusal = LogUnavailable(str(error))
-            refusal.__cause__ = error
-            pending.future.set_exception(refusal)
-            pending.future.exception()  # nobody may be left to ask
+            for future in self._waiting(pending):  # nobody, if it was acknowledged before the sync
+                refusal = LogUnavailable(str(error))
+                refusal.__cause__ = error
+                future.set_exception(refusal)
+                future.exception()  # nobody may be left to ask
 
     async def _publish_regularly(self, interval_s: float) -> None:
         while True:

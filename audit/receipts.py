@@ -17,12 +17,24 @@ Durability: TypeAlias = Literal["strict", "bounded", "async"]
 RECENT_EVENTS = 65_536
 
 
+PROMISED = -1
+
+
 class Receipt(NamedTuple):
-    """Proof-to-be that a record is stored: which log, which leaf, and the leaf's hash."""
+    """Proof-to-be that a record is stored: which log, which leaf, and the leaf's hash.
+
+    `index` is PROMISED for a "bounded" append: the leaf has a hash already, and no place yet.
+    """
 
     origin: str
     index: int  # type: ignore[assignment]  # a leaf's, and hides tuple.index
     leaf_hash: bytes
+
+    def __str__(self) -> str:
+        """As callers get it: `origin#index`, or `origin#sha256:` and the leaf's hash."""
+        if self.index == PROMISED:
+            return f"{self.origin}#sha256:{self.leaf_hash.hex()}"
+        return f"{self.origin}#{self.index}"
 
 
 class RecentEvents:

@@ -7,7 +7,6 @@ Read next: frames.py (how entries are framed on disk).
 """
 
 import hmac
-import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from .canonical import check, decimal, dumps_checked, loads
+from .entropy import random_bytes
 from .errors import DecodeError, EntryTooLarge, EventInvalid
 from .events import (
     ALL,
@@ -133,7 +133,7 @@ def now_us() -> int:
 
 
 def new_id(
-    *, clock: Callable[[], int] = now_us, random: Callable[[int], bytes] = os.urandom
+    *, clock: Callable[[], int] = now_us, random: Callable[[int], bytes] = random_bytes
 ) -> str:
     """A UUIDv7 (RFC 9562, section 5.7), with microseconds in rand_a (method 3).
 
@@ -145,7 +145,8 @@ def new_id(
     tail = int.from_bytes(random(8), "big") & ((1 << 62) - 1)
     value = (milliseconds & ((1 << 48) - 1)) << 80
     value |= 0x7 << 76 | (microseconds * 4096 // 1000) << 64 | 0b10 << 62 | tail
-    return str(uuid.UUID(int=value))
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def id_time_us(event_id: str) -> int | None:

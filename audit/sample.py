@@ -10,6 +10,7 @@ Rule: pure; no random source, no clock.
 import hmac
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from typing import NamedTuple
 
 from .canonical import decimal
@@ -52,7 +53,10 @@ class Sampler:
 
     def __init__(self, key: bytes, rules: Rules | None = None) -> None:
         self._key = key
-        self._rules = rules or Rules()
+        self._rules = rules = rules or Rules()
+        self._base = _offer("base", rules.base)
+        self._near = max(self._base, _offer("near_threshold", rules.near_threshold), key=_chance)
+        self._low = max(self._base, _offer("low_confidence", rules.low_confidence), key=_chance)
 
     @property
     def commitment(self) -> str:
@@ -70,12 +74,27 @@ class Sampler:
             threshold: what it was compared with, if it was.
             rows: in the request; only single rows have a score to go by.
         """
-        offers = [("base", self._rules.base)]
+        offer, rules = self._base, self._rules
         if score is not None and rows == 1:
-            if threshold is not None and abs(score - threshold) <= self._rules.margin:
-                offers.append(("near_threshold", self._rules.near_threshold))
-            if threshold is None and score < self._rules.confidence:
-                offers.append(("low_confidence", self._rules.low_confidence))
-        rule, probability = max(offers, key=lambda offer: offer[1])
+            if threshold is None:
+                offer = self._low if score < rules.confidence else offer
+            elif abs(score - threshold) <= rules.margin:
+                offer = self._near
         draw = int.from_bytes(hmac.digest(self._key, decision_id.encode(), "sha256")[:8], "big")
-        return Selection(rule, decimal(probability), draw < Fraction(probability) * _SCALE)
+        return Selection(offer.rule, offer.probability, draw < offer.below)
+
+
+class _Offer(NamedTuple):
+    """A rule, its probability, and the first draw that is not below it."""
+
+    rule: str
+    probability: str
+    below: int
+
+
+def _offer(rule: str, probability: float) -> _Offer:
+    return _Offer(rule, decimal(probability), ceil(Fraction(probability) * _SCALE))
+
+
+def _chance(offer: _Offer) -> int:
+    return offer.below
