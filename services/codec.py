@@ -23,12 +23,13 @@ from runners.errors import InputInvalid
 from runners.tensor import DTYPES, Array, Signature, Tensor, TensorSpec, format_raw, parse_raw
 
 from .faults import BadRequest
-from .values import MAX_DIMS, checked_shape, to_array
+from .values import MAX_DIMS, checked_shape, one_value, to_array
 
 __all__ = ["Decoded", "checked_id", "decode", "encode", "parse_json"]
 
 _MAX_ID = 256
 _MAX_DIGITS = 12
+_DATATYPES = frozenset({*DTYPES, "BF16"})
 Parameters = dict[str, str | int | float | bool]
 
 
@@ -68,7 +69,7 @@ def decode(body: bytes, header_length: str | None, signature: Signature | None) 
     size = _header_length(header_length, len(body))
     if size == 0 and header_length is not None:
         return _raw_body(body, signature)
-    head = parse_json(memoryview(body)[:size])
+    head = parse_json(body if header_length is None else memoryview(body)[:size])
     tail = memoryview(body)[size:]
     listed = head.get("inputs")
     if not isinstance(listed, list) or not listed:
@@ -79,7 +80,8 @@ def decode(body: bytes, header_length: str | None, signature: Signature | None) 
         if tensor.name in inputs:
             raise BadRequest(f"input '{tensor.name}' stands twice")
         inputs[tensor.name] = tensor
-        tail = tail[used:]
+        if used:
+            tail = tail[used:]
     if len(tail):
         raise BadRequest(f"{len(tail)} bytes are left over behind the tensors")
     parameters = _parameters(head, "the request")
@@ -153,25 +155,31 @@ def _input(item: object, tail: memoryview) -> tuple[Tensor, int]:
     name, datatype = item.get("name"), item.get("datatype")
     if not isinstance(name, str) or not name:
         raise BadRequest("an input has no 'name'")
-    if not isinstance(datatype, str) or datatype not in {*DTYPES, "BF16"}:
+    if not isinstance(datatype, str) or datatype not in _DATATYPES:
         raise BadRequest(f"input '{name}' has unknown datatype '{str(datatype)[:32]}'")
-    shape = item.get("shape")
+    shape, data = item.get("shape"), item.get("data")
+    if shape == [1, 1] and type(data) is list and len(data) == 1 and "parameters" not in item:
+        found = one_value(data[0], datatype, name)
+        if found is not None and type(shape[0]) is type(shape[1]) is int:
+            return Tensor(name, datatype, found), 0
     if not isinstance(shape, list):
         raise BadRequest(f"input '{name}' needs a 'shape': a list of at most {MAX_DIMS} numbers")
     shape = checked_shape(shape, name)
-    size = _parameters(item, f"input '{name}'").get("binary_data_size")
+    size = None
+    if item.get("parameters") is not None:
+        size = _parameters(item, f"input '{name}'").get("binary_data_size")
     if size is None:
-        if item.get("data") is None:
+        if data is None:
             raise BadRequest(f"input '{name}' has neither 'data' nor 'binary_data_size'")
-        return Tensor(name, datatype, to_array(item["data"], datatype, shape, name)), 0
-    if item.get("data") is not None:
+        return Tensor(name, datatype, to_array(data, datatype, shape, name)), 0
+    if data is not None:
         raise BadRequest(f"input '{name}' has both 'data' and 'binary_data_size'")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(tail):
         raise BadRequest(f"input '{name}': binary_data_size is not the number of bytes sent")
     if datatype == "BF16":
         raise BadRequest(f"input '{name}': BF16 is not supported by this server's models")
-    data = _binary(tail[:size], TensorSpec(name, datatype, ()), shape)
-    return Tensor(name, datatype, data), size
+    raw = _binary(tail[:size], TensorSpec(name, datatype, ()), shape)
+    return Tensor(name, datatype, raw), size
 
 
 def _parameters(item: Mapping[str, Any], where: str) -> Parameters:

@@ -74,7 +74,7 @@ class Reply(NamedTuple):
         found = [
             ("x-weighbridge-decision", self.decision),
             ("x-weighbridge-model-version", self.version),
-            ("x-weighbridge-receipt", f"{self.receipt.origin}#{self.receipt.index}"),
+            ("x-weighbridge-receipt", str(self.receipt)),
             ("traceparent", self.traceparent),
         ]
         if self.experiment is not None:
@@ -117,14 +117,17 @@ class DataPlane:
             RunnerError: the model's refusal.
             LogUnavailable, EntryTooLarge: the decision could not be recorded.
         """
-        span = Span(f"infer {request.model[:64]}", SpanKind.SERVER, request.started_ns)
+        span = None
+        if request.trace.sampled:
+            span = Span(f"infer {request.model[:64]}", SpanKind.SERVER, request.started_ns)
         self.running += 1
         try:
             reply = await self._infer(request, span)
         except Exception as exc:  # re-raised for the door; span and metrics learn of it here
             status = fault_of(exc).status
-            span.error = type(exc).__name__ if status >= 500 else ""
-            span.attributes["error.type"] = type(exc).__name__
+            if span is not None:
+                span.error = type(exc).__name__ if status >= 500 else ""
+                span.attributes["error.type"] = type(exc).__name__
             self._metrics.refused(status=status, origin=request.origin)
             raise
         else:
@@ -138,10 +141,11 @@ class DataPlane:
             return reply
         finally:
             self.running -= 1
-            span.end()
-            self.telemetry.finish(request.trace, span)
+            if span is not None:
+                span.end()
+                self.telemetry.finish(request.trace, span)
 
-    async def _infer(self, request: Request, span: Span) -> Reply:
+    async def _infer(self, request: Request, span: Span | None) -> Reply:
         if self.draining:
             raise ModelNotReady("the server is stopping")
         choice = self._route(request, span)
@@ -153,14 +157,15 @@ class DataPlane:
         began = time.time_ns()
         if slot.served is None:
             raise ModelNotReady(f"model '{request.model}' is not ready")
-        infer_id = secrets.randbits(64) if request.trace.sampled else 0
-        current_traceparent.set(request.trace.child(infer_id))
+        infer_id = secrets.randbits(64) if span is not None else 0
+        if slot.batcher is None:  # it runs in another process, which continues the trace
+            current_traceparent.set(request.trace.child(infer_id))
         answer = await slot.served.infer(batch, rows, deadline=deadline)
         inferred = time.time_ns()
         taken = Taken(request, choice, slot, batch, answer, rows, inferred)
         event, receipt = await self.recorder.record(taken)
         appended = time.time_ns()
-        if request.trace.sampled:
+        if span is not None:
             span.marks.append(Mark("infer", began, inferred, {"weighbridge.rows": rows}, infer_id))
             span.marks.append(
                 Mark("append", inferred, appended, {"weighbridge.leaf": receipt.index})
@@ -181,7 +186,7 @@ class DataPlane:
             traceparent=request.trace.traceparent,
         )
 
-    def _route(self, request: Request, span: Span) -> Choice:
+    def _route(self, request: Request, span: Span | None) -> Choice:
         """Choose the version; the unit of a caller who names none is the request id."""
         held = self.fleet.versions(request.model)
         if not held:
@@ -199,7 +204,7 @@ class DataPlane:
             forced_arm=request.forced_arm,
             newest=held[-1],
         )
-        if request.trace.sampled:
+        if span is not None:
             span.marks.append(
                 Mark("route", began, time.time_ns(), {"weighbridge.reason": choice.reason})
             )

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from audit.blobs import MAX_PAYLOAD_BYTES
-from audit.canonical import dumps
+from audit.canonical import dumps_checked
+from audit.entropy import random_bytes
 from audit.errors import AuditError
 from audit.keys import Keyring
 from audit.notary import Receipt
@@ -125,7 +126,7 @@ class Recorder:
     ) -> tuple[Decision, dict[str, bytes]]:
         request, choice, manifest = taken.request, taken.choice, taken.slot.manifest
         assignment = choice.assignment
-        decision_id, now, nonce = new_id(), now_us(), os.urandom(16)
+        decision_id, now, nonce = new_id(), now_us(), random_bytes(16)
         packed = {"input": pack(taken.batch), "output": pack(taken.answer.outputs)}
         counts = _counts(labels.all) if labels else {}
         score = labels.score if labels else None
@@ -134,7 +135,7 @@ class Recorder:
         groups = count_groups(
             manifest, taken.batch, request.attributes, labels.all if labels else []
         )
-        secret = dumps({"nonce": nonce.hex(), "groups": [list(group) for group in groups]})
+        secret = dumps_checked({"groups": groups, "nonce": nonce.hex()})  # of our own making
         one = labels is not None and taken.rows == 1
         event = Decision(
             id=decision_id,

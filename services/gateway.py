@@ -22,7 +22,7 @@ from _bentoml_sdk import Service
 
 from runners.fleet import Fleet
 
-from . import preflight
+from . import preflight, wire
 from .explainer import Explainer
 from .front import front_page
 from .native import hide_inputs, predict
@@ -47,6 +47,7 @@ class FastPath(Service):
     def to_asgi(self, is_main: bool = True) -> Callable[..., Awaitable[None]]:
         """Put our door in front of BentoML's application."""
         inner = super().to_asgi(is_main=is_main)
+        wire.install(lambda: house.http)
 
         async def app(scope: Scope, receive: Any, send: Any) -> None:
             if scope["type"] == "http" and _ours(scope["path"]):

@@ -114,7 +114,7 @@ def write_response(reply: Reply, request_id: str, *, raw: bool) -> Any:
     """The reply's message, with raw or typed contents; raw where an output has no typed form."""
     response = _InferResponse(model_name=reply.model, model_version=reply.version, id=request_id)
     response.parameters["weighbridge_decision"].string_param = reply.decision
-    receipt = f"{reply.receipt.origin}#{reply.receipt.index}"
+    receipt = str(reply.receipt)
     response.parameters["weighbridge_receipt"].string_param = receipt
     if reply.arm:
         response.parameters["weighbridge_arm"].string_param = reply.arm

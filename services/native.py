@@ -89,7 +89,7 @@ async def predict(
         "version": reply.version,
         "arm": reply.arm,
         "decision": reply.decision,
-        "receipt": f"{reply.receipt.origin}#{reply.receipt.index}",
+        "receipt": str(reply.receipt),
         "predictions": prediction_rows(reply.specs, reply.outputs),
     }
 

@@ -67,6 +67,8 @@ def count_groups(
         for name, rule in manifest.protected.items()
     }
     names = list(columns)
+    if len(labels) == 1:
+        return [({name: column[0] for name, column in columns.items()}, labels[0], 1)]
     counted = Counter(zip(*columns.values(), labels, strict=True))
     if len(counted) > _MAX_GROUPS:
         counted = _folded(counted)
@@ -85,15 +87,18 @@ def _folded(counted: Counter[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
 def _column(data: Array | None, rule: Protected, rows: int) -> list[str]:
     if data is None:
         return ["unknown"] * rows
-    return [_coarse(value, rule) for value in data.reshape(rows, -1)[:, 0]]
+    return [_coarse(value, rule) for value in data.reshape(rows, -1)[:, 0].tolist()]
 
 
 def _coarse(value: object, rule: Protected) -> str:
     """One value as a group: its text, or the band that holds the number."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    text = "".join(filter(str.isprintable, text.strip()))
-    text = text.encode()[:_MAX_TEXT].decode("utf-8", "ignore") or "unknown"
-    bands = rule["bands"]
+    text = text.strip()
+    if not text.isprintable():
+        text = "".join(filter(str.isprintable, text))
+    if len(text) > _MAX_TEXT // 4:  # a character takes at most four bytes
+        text = text.encode()[:_MAX_TEXT].decode("utf-8", "ignore")
+    text, bands = text or "unknown", rule["bands"]
     try:
         number = float(text) if bands else math.nan
     except ValueError:

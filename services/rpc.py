@@ -14,12 +14,12 @@ messages.py reads and writes tensors.
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from audit.entropy import random_bytes
 from runners.errors import RunnerError
 
 from .admin import Admin
@@ -128,7 +128,7 @@ class Servicer:
                 metadata.get("traceparent"), metadata.get("tracestate")
             ),
             outputs=tuple(output.name for output in message_in.outputs) or None,
-            request_id=checked_id(message_in.id) or uuid.uuid4().hex,
+            request_id=checked_id(message_in.id) or random_bytes(16).hex(),
             started_ns=time.time_ns(),
         )
         take_claims(request, metadata.get, read_parameters(message_in.parameters))

@@ -49,8 +49,11 @@ class Settings(BaseSettings):
     max_queued_rows: int = Field(2048, ge=1, description="rows that may wait for one version")
     max_body_bytes: int = Field(64 << 20, ge=1024, description="largest request, decompressed")
     timeout_ms: int = Field(30_000, ge=1, description="deadline of a request that names none")
-    durability: Literal["strict", "async"] = Field(
-        "strict", description="strict answers after the record is on disk"
+    durability: Literal["strict", "bounded", "async"] = Field(
+        "strict", description="strict answers after the record is on disk; bounded before it"
+    )
+    bound_ms: int = Field(
+        100, ge=1, le=10_000, description="bounded: longest time without the record on disk"
     )
     sample_base: float = Field(0.05, ge=0, le=1, description="share of decisions to explain")
     sample_near: float = Field(

@@ -1,8 +1,8 @@
 """Traces: an id for every request, spans only for the sampled ones.
 
 Rule 1: an SDK span costs more than a small model, so a request gets W3C ids made or parsed here
-(they go into its record), and SDK spans are built after the reply, for sampled requests only, from
-the times that the data plane noted.
+(they go into its record), and the SDK's read-only spans are built after the reply, for sampled
+requests only, from the times that the data plane noted, and handed to its processor as they are.
 Rule 2: exporting happens in the SDK's batch threads; a collector that is away costs a request
 nothing, and shutdown waits a bounded time.
 Rule 3: no attribute holds an input, an output, a unit or a protected attribute in clear.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import re
 import secrets
 import threading
@@ -25,14 +26,13 @@ from typing import NamedTuple
 
 from opentelemetry import trace
 from opentelemetry._logs import SeverityNumber
-from opentelemetry.context import Context
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import AttributeValue
 
@@ -49,6 +49,9 @@ _TRACESTATE = re.compile(
 _MAX_STATE = 512
 _MAX_MEMBERS = 32
 _SHUTDOWN_MS = 3000
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_UNSET = Status(StatusCode.UNSET)
+_SCOPE = InstrumentationScope("weighbridge")
 Attributes = Mapping[str, AttributeValue]
 
 current_traceparent: ContextVar[str] = ContextVar("current_traceparent", default="")
@@ -102,25 +105,6 @@ class Span:
         self.end_ns = time.time_ns()
 
 
-class _Ids(IdGenerator):
-    """Gives the SDK the ids that were chosen when the request came in."""
-
-    def __init__(self) -> None:
-        self._random = RandomIdGenerator()
-        self._next = threading.local()
-
-    def plan(self, trace_id: int, span_id: int) -> None:
-        self._next.trace_id, self._next.span_id = trace_id, span_id
-
-    def generate_trace_id(self) -> int:
-        planned = getattr(self._next, "trace_id", 0)
-        return int(planned) or self._random.generate_trace_id()
-
-    def generate_span_id(self) -> int:
-        planned, self._next.span_id = getattr(self._next, "span_id", 0), 0
-        return int(planned) or self._random.generate_span_id()
-
-
 class Telemetry:
     """The tracer and the event logger of one process."""
 
@@ -128,29 +112,28 @@ class Telemetry:
         """Read `OTEL_*`; without an endpoint or exporter nothing is exported and no span built."""
         self.enabled = _exporting() if enabled is None else enabled
         name = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service}
-        resource = Resource.create(name)
-        self._ids = _Ids()
-        self._tracers = TracerProvider(
-            resource=resource, id_generator=self._ids, shutdown_on_exit=False
-        )
-        self._loggers = LoggerProvider(resource=resource, shutdown_on_exit=False)
+        self._resource = Resource.create(name)
+        self._draw = random.Random(secrets.randbits(256)).getrandbits  # noqa: S311  names, not secrets
+        self._tracers = TracerProvider(resource=self._resource, shutdown_on_exit=False)
+        self._loggers = LoggerProvider(resource=self._resource, shutdown_on_exit=False)
         self._exporters: tuple[SpanExporter | LogRecordExporter, ...] = ()
+        self._spans: SpanProcessor | None = None
         if self.enabled:
             spans, logs = self._exporters = _exporters()
-            self._tracers.add_span_processor(BatchSpanProcessor(spans))
+            self._spans = BatchSpanProcessor(spans)
+            self._tracers.add_span_processor(self._spans)
             self._loggers.add_log_record_processor(BatchLogRecordProcessor(logs))
-        self._tracer = self._tracers.get_tracer("weighbridge")
         self._logger = self._loggers.get_logger("weighbridge")
 
     def begin(self, traceparent: str | None, tracestate: str | None = None) -> TraceIds:
         """Place a request: the caller's trace when `traceparent` is valid, else a new one."""
         found = _TRACEPARENT.match(traceparent) if traceparent else None
-        span_id = secrets.randbits(64) or 1
+        span_id = self._draw(64) or 1
         if found and (parent := int(found[2], 16)) and (trace_id := int(found[1], 16)):
             wanted = bool(int(found[3], 16) & 1)
             state = _state(tracestate) if tracestate else ""
             return TraceIds(trace_id, span_id, parent, wanted and self.enabled, state)
-        trace_id = secrets.randbits(128) or 1
+        trace_id = self._draw(128) or 1
         return TraceIds(trace_id, span_id, 0, self.enabled and self._samples(trace_id), "")
 
     def _samples(self, trace_id: int) -> bool:
@@ -159,34 +142,60 @@ class Telemetry:
 
     def finish(self, ids: TraceIds, span: Span) -> None:
         """Build the spans of one sampled request; does nothing for the others."""
-        if not ids.sampled:
+        if not ids.sampled or self._spans is None:
             return
-        self._ids.plan(ids.trace_id, ids.span_id)
-        server = self._tracer.start_span(
-            span.name,
-            context=_parent(ids),
-            kind=span.kind,
-            attributes=span.attributes,
-            start_time=span.start_ns,
+        state = TraceState.from_header([ids.state]) if ids.state else None
+        own = SpanContext(
+            ids.trace_id, ids.span_id, is_remote=False, trace_flags=_SAMPLED, trace_state=state
         )
-        within = trace.set_span_in_context(server)
-        for mark in span.marks:
-            self._ids.plan(ids.trace_id, mark.span_id)
-            child = self._tracer.start_span(
-                mark.name, context=within, attributes=mark.attributes, start_time=mark.start_ns
+        above = None
+        if ids.parent:
+            above = SpanContext(
+                ids.trace_id, ids.parent, is_remote=True, trace_flags=_SAMPLED, trace_state=state
             )
-            child.end(mark.end_ns)
+        for mark in span.marks:
+            span_id = mark.span_id or self._draw(64) or 1
+            self._spans.on_end(
+                ReadableSpan(
+                    mark.name,
+                    context=SpanContext(
+                        ids.trace_id,
+                        span_id,
+                        is_remote=False,
+                        trace_flags=_SAMPLED,
+                        trace_state=state,
+                    ),
+                    parent=own,
+                    resource=self._resource,
+                    attributes=mark.attributes,
+                    start_time=mark.start_ns,
+                    end_time=mark.end_ns,
+                    status=_UNSET,
+                    instrumentation_scope=_SCOPE,
+                )
+            )
         if span.flag is not None:
             self._logger.emit(
                 timestamp=span.start_ns,
-                context=within,
+                context=trace.set_span_in_context(trace.NonRecordingSpan(own)),
                 severity_number=SeverityNumber.INFO,
                 attributes=span.flag,
                 event_name="feature_flag.evaluation",
             )
-        if span.error:
-            server.set_status(Status(StatusCode.ERROR, span.error))
-        server.end(span.end_ns)
+        self._spans.on_end(
+            ReadableSpan(
+                span.name,
+                context=own,
+                parent=above,
+                resource=self._resource,
+                attributes=span.attributes,
+                kind=span.kind,
+                start_time=span.start_ns,
+                end_time=span.end_ns,
+                status=Status(StatusCode.ERROR, span.error) if span.error else _UNSET,
+                instrumentation_scope=_SCOPE,
+            )
+        )
 
     def close(self) -> None:
         """Send what is queued, for at most three seconds, then stop the exporters.
@@ -214,19 +223,6 @@ def _state(tracestate: str) -> str:
     members = tracestate.split(",") if len(tracestate) <= _MAX_STATE else []
     fits = len(members) <= _MAX_MEMBERS and all(map(_TRACESTATE.fullmatch, members))
     return tracestate if fits and members else ""
-
-
-def _parent(ids: TraceIds) -> Context | None:
-    if not ids.parent:
-        return None
-    remote = SpanContext(
-        ids.trace_id,
-        ids.parent,
-        is_remote=True,
-        trace_flags=TraceFlags(TraceFlags.SAMPLED),
-        trace_state=TraceState.from_header([ids.state]) if ids.state else None,
-    )
-    return trace.set_span_in_context(trace.NonRecordingSpan(remote))
 
 
 def _exporting() -> bool:

@@ -11,6 +11,7 @@ Boundary: knows datatypes, no protocol; codec.py, rpc.py and v1.py call it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -20,11 +21,19 @@ from runners.tensor import DTYPES, Array
 
 from .faults import BadRequest
 
-__all__ = ["MAX_DIMS", "checked_shape", "to_array"]
+__all__ = ["MAX_DIMS", "checked_shape", "one_value", "to_array"]
 
 MAX_DIMS = 16
 _MAX_ELEMENTS = 1 << 28
+_FEW = 16
+_LARGEST = 3.4e38  # below the largest FP32, so that it is below that of FP64, too
 _KINDS: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
+_PLAIN = {
+    (name, kind): dtype
+    for name, dtype in DTYPES.items()
+    if name not in ("BYTES", "FP16", "BF16")
+    for kind in _KINDS[dtype.kind]
+}
 
 
 def checked_shape(shape: Sequence[Any], name: str) -> tuple[int, ...]:
@@ -35,10 +44,12 @@ def checked_shape(shape: Sequence[Any], name: str) -> tuple[int, ...]:
     """
     if len(shape) > MAX_DIMS:
         raise BadRequest(f"input '{name}' has more than {MAX_DIMS} dimensions")
+    elements = 1
     for dim in shape:
-        if not isinstance(dim, int) or isinstance(dim, bool) or dim < 0:
+        if type(dim) is not int or dim < 0:
             raise BadRequest(f"input '{name}': a dimension is not a whole number >= 0")
-    if prod(dim for dim in shape if dim) > _MAX_ELEMENTS:
+        elements *= dim or 1
+    if elements > _MAX_ELEMENTS:
         raise BadRequest(f"input '{name}' has more than {_MAX_ELEMENTS} elements")
     return tuple(shape)
 
@@ -51,45 +62,71 @@ def to_array(data: object, datatype: str, shape: tuple[int, ...], name: str) -> 
     """
     if datatype in ("FP16", "BF16"):
         raise BadRequest(f"input '{name}': {datatype} cannot be sent as JSON; send it as binary")
-    if not isinstance(data, list):
+    if type(data) is not list:
         raise BadRequest(f"input '{name}': 'data' must be a list")
-    try:
-        found = np.array(data, dtype=object)
-    except ValueError as exc:
-        raise BadRequest(f"input '{name}': 'data' is ragged or too deeply nested") from exc
-    if found.size != prod(shape):
+    kinds = set(map(type, data))
+    if list in kinds:
+        data = _flat(data, name)
+        kinds = set(map(type, data))
+    if len(data) != prod(shape):
         raise BadRequest(
-            f"input '{name}': 'data' has {found.size} values, shape {list(shape)} needs "
+            f"input '{name}': 'data' has {len(data)} values, shape {list(shape)} needs "
             f"{prod(shape)}"
         )
-    flat = found.ravel()
-    values = _texts(flat, name) if datatype == "BYTES" else _numbers(flat, datatype, name)
-    return values.reshape(shape)
+    read = _texts if datatype == "BYTES" else _numbers
+    return read(data, kinds, datatype, name).reshape(shape)
 
 
-def _texts(flat: Array, name: str) -> Array:
-    out = np.empty(flat.size, dtype=object)
-    for place, value in enumerate(flat):
-        if not isinstance(value, str):
-            raise BadRequest(f"input '{name}': BYTES data must be strings")
+def one_value(value: object, datatype: str, name: str) -> Array | None:
+    """The commonest tensor, one value of shape (1, 1); None when `to_array` must look at it."""
+    kind = type(value)
+    if datatype == "BYTES" and kind is str:
+        text = np.empty((1, 1), dtype=object)
+        text[0, 0] = value.encode()  # type: ignore[attr-defined]
+        return text
+    dtype = _PLAIN.get((datatype, kind))
+    if dtype is None or not -_LARGEST <= value <= _LARGEST:  # type: ignore[operator]
+        return None
+    try:
+        return np.array([[value]], dtype=dtype)
+    except OverflowError as exc:
+        raise BadRequest(f"input '{name}': a value is out of range for {datatype}") from exc
+
+
+def _flat(data: list[Any], name: str) -> list[Any]:
+    """The values of regular nesting, in order."""
+    for _ in range(MAX_DIMS):
+        sizes = {len(part) if type(part) is list else -1 for part in data}
+        if len(sizes) > 1:
+            break
+        data = list(chain.from_iterable(data))
+        if list not in set(map(type, data)):
+            return data
+    raise BadRequest(f"input '{name}': 'data' is ragged or too deeply nested")
+
+
+def _texts(values: list[Any], kinds: set[type], _: str, name: str) -> Array:
+    if not kinds <= {str}:
+        raise BadRequest(f"input '{name}': BYTES data must be strings")
+    out = np.empty(len(values), dtype=object)
+    for place, value in enumerate(values):  # a list would be made a fixed-width table on the way
         out[place] = value.encode()
     return out
 
 
-def _numbers(flat: Array, datatype: str, name: str) -> Array:
+def _numbers(values: list[Any], kinds: set[type], datatype: str, name: str) -> Array:
     dtype = DTYPES[datatype]
-    values = flat.tolist()
-    kinds = set(map(type, values))
-    if list in kinds:
-        raise BadRequest(f"input '{name}': 'data' is ragged or too deeply nested")
     if not kinds <= _KINDS[dtype.kind]:
         raise BadRequest(f"input '{name}': a value is not of datatype {datatype}")
-    if values and dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        if min(values) < limits.min or max(values) > limits.max:
-            raise BadRequest(f"input '{name}': a value is out of range for {datatype}")
-    with np.errstate(over="ignore"):
-        cast = np.array(values, dtype=dtype)
-    if dtype.kind == "f" and not np.isfinite(cast).all():
+    try:
+        if dtype.kind != "f":
+            return np.array(values, dtype=dtype)  # numpy refuses what it cannot hold
+        if len(values) <= _FEW and all(-_LARGEST <= value <= _LARGEST for value in values):
+            return np.array(values, dtype=dtype)
+        with np.errstate(over="ignore"):
+            cast = np.array(values, dtype=dtype)
+    except OverflowError as exc:
+        raise BadRequest(f"input '{name}': a value is out of range for {datatype}") from exc
+    if not np.isfinite(cast).all():
         raise BadRequest(f"input '{name}': a value is out of range for {datatype}")
     return cast

@@ -163,7 +163,11 @@ class House:
         settings = self.settings
         self.keyring = Keyring.load_or_create(settings.keys_dir)
         self.notary = await Notary.open(
-            settings.log_dir, self.keyring, origin=settings.origin, durability=settings.durability
+            settings.log_dir,
+            self.keyring,
+            origin=settings.origin,
+            durability=settings.durability,
+            bound_s=settings.bound_ms / 1000,
         )
         self._stack.push_async_callback(self.notary.close)
         settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
