@@ -35,6 +35,12 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address of HTTP and gRPC")
     http_port: int = Field(3000, ge=0, le=65535, description="port of HTTP")
     grpc_port: int = Field(3001, ge=0, le=65535, description="port of gRPC; 0 picks a free one")
+    grpc_engine: Literal["native", "grpcio"] = Field(
+        "native", description="what speaks gRPC; grpcio takes over where native cannot do it"
+    )
+    grpc_connection_age_s: float = Field(
+        0, ge=0, description="ask gRPC channels to reconnect after this; 0 never does"
+    )
     origin: str = Field("weighbridge.local/decisions", description="name of the log in every proof")
     models: str = Field("", description="models to serve, comma separated; empty serves all")
     definitions: Path = Field(

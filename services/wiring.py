@@ -229,6 +229,8 @@ class House:
             address=settings.host,
             port=settings.grpc_port,
             max_bytes=settings.max_body_bytes,
+            engine=settings.grpc_engine,
+            connection_age_s=settings.grpc_connection_age_s,
         )
         self._stack.push_async_callback(self._drain)
         await self.grpc.start()

@@ -33,6 +33,12 @@ async def notary(tmp_path, ring, files):
     await opened.close()
 
 
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  the writer's thread sets no event
+            await asyncio.sleep(0.001)
+
+
 def stored(tmp_path):
     return [entry.event.seq for entry in LogReader(tmp_path / "log").entries()]
 
@@ -66,8 +72,7 @@ async def test_a_promise_outlives_a_disk_that_fails(notary, files, tmp_path, rin
         await notary.append(decision(2))
         with pytest.raises(LogUnavailable):  # strict ones learn of it, and are not stored
             await notary.append(decision(3), durability="strict")
-        while notary.failure is None:
-            await asyncio.sleep(0)
+        await until(lambda: notary.failure is not None)
         refused = 0
         for n in range(3, 1000):  # beyond the bound, nothing is promised any more
             try:
@@ -86,11 +91,8 @@ async def test_a_promise_outlives_a_disk_that_fails(notary, files, tmp_path, rin
 async def test_promises_are_tried_again_without_another_append(notary, files, tmp_path):
     with files.failing("not-stored"):
         await notary.append(decision(1))
-        while notary.failure is None:
-            await asyncio.sleep(0.001)
-    async with asyncio.timeout(10):
-        while notary.size == 0:
-            await asyncio.sleep(0.001)
+        await until(lambda: notary.failure is not None)
+    await until(lambda: notary.size)
     assert stored(tmp_path) == [1]
 
 

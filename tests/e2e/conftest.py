@@ -30,6 +30,26 @@ def gateway(session_home: Path) -> Iterator[servers.Server]:
         yield started
 
 
+@pytest.fixture(scope="session")
+def grpcio_gateway(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The same on the other gRPC engine."""
+    own = tmp_path_factory.mktemp("grpcio")
+    (own / "bentoml").mkdir()
+    (own / "bentoml" / "models").symlink_to(trained_home / "bentoml" / "models")
+    shutil.copy(trained_home / "bentoml" / "signer.pub", own / "bentoml" / "signer.pub")
+    settings = {"WEIGHBRIDGE_GRPC_ENGINE": "grpcio", "WEIGHBRIDGE_EXPLAINER": "false"}
+    with servers.running(own, **settings) as started:
+        yield started
+
+
+@pytest.fixture(params=["native", "grpcio"])
+def each_engine(request: pytest.FixtureRequest) -> servers.Server:
+    """A gateway on each of the two gRPC engines, in turn."""
+    name = "gateway" if request.param == "native" else "grpcio_gateway"
+    found: servers.Server = request.getfixturevalue(name)
+    return found
+
+
 INCOME: dict[str, Any] = {
     "age": 39,
     "workclass": "State-gov",

@@ -94,8 +94,8 @@ async def test_tritonclient_http_aio(gateway, image) -> None:
         assert len({check(result) for result in results}) <= 2, "one answer per arm"
 
 
-def test_tritonclient_grpc(gateway, image) -> None:
-    with tgrpc.InferenceServerClient(gateway.grpc) as client:
+def test_tritonclient_grpc(each_engine, image) -> None:
+    with tgrpc.InferenceServerClient(each_engine.grpc) as client:
         assert client.is_server_live()
         assert client.is_server_ready()
         assert client.is_model_ready("digits", "2")
@@ -110,15 +110,15 @@ def test_tritonclient_grpc(gateway, image) -> None:
         assert ("sentiment", "2") in names
 
 
-async def test_tritonclient_grpc_aio(gateway, image) -> None:
-    async with tgrpc_aio.InferenceServerClient(gateway.grpc) as client:
+async def test_tritonclient_grpc_aio(each_engine, image) -> None:
+    async with tgrpc_aio.InferenceServerClient(each_engine.grpc) as client:
         results = await asyncio.gather(
             *(client.infer("digits", image_input(tgrpc_aio, image)) for _ in range(20))
         )
         assert len({check(result) for result in results}) <= 2
 
 
-async def test_a_grpc_stream_answers_in_order_and_survives_a_refusal(gateway, image) -> None:
+async def test_a_grpc_stream_answers_in_order_and_survives_a_refusal(each_engine, image) -> None:
     async def requests() -> Any:
         for number in range(4):
             yield {
@@ -127,7 +127,7 @@ async def test_a_grpc_stream_answers_in_order_and_survives_a_refusal(gateway, im
                 "request_id": str(number),
             }
 
-    async with tgrpc_aio.InferenceServerClient(gateway.grpc) as client:
+    async with tgrpc_aio.InferenceServerClient(each_engine.grpc) as client:
         seen = [pair async for pair in client.stream_infer(requests())]
     assert len(seen) == 4
     for number, (result, error) in enumerate(seen):
@@ -138,11 +138,11 @@ async def test_a_grpc_stream_answers_in_order_and_survives_a_refusal(gateway, im
             assert result.get_response().id == str(number)
 
 
-def test_typed_contents_over_grpc_are_answered_typed(gateway) -> None:
+def test_typed_contents_over_grpc_are_answered_typed(each_engine) -> None:
     request = service_pb2.ModelInferRequest(model_name="sentiment", id="typed")
     tensor = request.inputs.add(name="text", datatype="BYTES", shape=[2, 1])
     tensor.contents.bytes_contents.extend([b"a wonderful film", "很好看".encode()])
-    with grpc.insecure_channel(gateway.grpc) as channel:
+    with grpc.insecure_channel(each_engine.grpc) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         response, call = stub.ModelInfer.with_call(request)
         assert not response.raw_output_contents
@@ -155,8 +155,8 @@ def test_typed_contents_over_grpc_are_answered_typed(gateway) -> None:
         assert len(metadata["x-weighbridge-decision"]) == 36
 
 
-def test_grpc_health_and_reflection(gateway) -> None:
-    with grpc.insecure_channel(gateway.grpc) as channel:
+def test_grpc_health_and_reflection(each_engine) -> None:
+    with grpc.insecure_channel(each_engine.grpc) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for name in ("", "inference.GRPCInferenceService"):
             answer = stub.Check(health_pb2.HealthCheckRequest(service=name))

@@ -35,8 +35,10 @@ GOOD = ask(bytes_contents=[b"fine"])
 
 
 @pytest.fixture
-def channel(gateway) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(gateway.grpc, options=[("grpc.max_send_message_length", -1)]) as c:
+def channel(each_engine) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(
+        each_engine.grpc, options=[("grpc.max_send_message_length", -1)]
+    ) as c:
         yield c
 
 
