@@ -5,15 +5,22 @@ Rules:
 2. After any OSError the file is spoilt: the next append first mends it (reopens it, cuts it back
    to `size`, syncs, and has its tail checked) and only then writes. A failed fdatasync must not be
    repeated: Linux reports a lost write once, and then calls the pages clean.
-3. Nothing here waits or retries by itself; the caller's next append is the retry.
+3. Room is reserved ahead: zeros are written and synced once per `reserve` bytes, so that the sync
+   of an append need not make a new file size durable, which costs several times the data. A disk
+   without room for that is used as it is. Closing cuts the rest of the room off; after a crash it
+   stays, as zeros behind the end.
+4. Nothing here waits or retries by itself; the caller's next append is the retry.
 Read next: wal.py and blobs.py, which are made of such files.
 """
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from .files import FileLayer, write_all
+
+_ZEROS = bytes(1 << 18)
 
 
 class AppendFile:
@@ -25,6 +32,7 @@ class AppendFile:
         files: the system calls.
         check_tail: called with the descriptor after a mend; raises if the durable bytes are not
             what was written.
+        reserve: bytes of room to have ready; 0 for none.
     """
 
     def __init__(
@@ -33,11 +41,15 @@ class AppendFile:
         size: int,
         files: FileLayer,
         check_tail: Callable[[int], None] | None = None,
+        *,
+        reserve: int = 0,
     ) -> None:
         self.path = path
         self.size = size
         self._files = files
         self._check_tail = check_tail
+        self._reserve = reserve
+        self._room = size
         self._fd: int | None = None
         self._reopen()
 
@@ -52,6 +64,8 @@ class AppendFile:
             OSError: nothing was added; if the piece did reach the disk, the mend cuts it off.
         """
         fd = self._mended()
+        if self._reserve and self.size + len(data) > self._room:
+            self._make_room(fd, self.size + len(data) + self._reserve)
         try:
             if on_written is None:
                 write_all(self._files, fd, data, self.size, durably=True)
@@ -94,6 +108,9 @@ class AppendFile:
 
     def close(self) -> None:
         """Release the descriptor; nothing is pending, since every append was durable."""
+        if self._fd is not None and self._room > self.size:
+            with suppress(OSError):  # zeros behind the end mean nothing to any reader
+                self._files.truncate(self._fd, self.size)
         self.spoil()
 
     def mend(self) -> None:
@@ -103,6 +120,18 @@ class AppendFile:
             OSError: it could not be; it stays spoilt.
         """
         self._mended()
+
+    def _make_room(self, fd: int, end: int) -> None:
+        start = max(self._room, self.size)
+        try:
+            while start < end:
+                zeros = _ZEROS[: end - start]
+                write_all(self._files, fd, zeros, start)
+                start += len(zeros)
+            self._files.fdatasync(fd)
+        except OSError:
+            return  # the append itself will find out whether the disk takes anything
+        self._room = end
 
     def _mended(self) -> int:
         return self._reopen() if self._fd is None else self._fd
@@ -120,5 +149,5 @@ class AppendFile:
         except BaseException:  # re-raised: only the descriptor must not leak
             os.close(fd)
             raise
-        self._fd = fd
+        self._fd, self._room = fd, self.size
         return fd

@@ -30,6 +30,7 @@ from .frames import Watermark
 from .keys import Keyring
 from .subjects import SubjectKeys
 
+_RESERVE_BYTES = 1 << 20
 BLOB_SEGMENT_BYTES = 256 << 20
 MAX_PAYLOAD_BYTES = 64 << 20
 SEGMENT_HEADER_BYTES = 16
@@ -116,7 +117,7 @@ class Blobs:
         self.cut_bytes = self._cut_orphans(watermark)
         self._subjects = SubjectKeys(directory, keyring, watermark.subjects, files)
         size = max(watermark.blob_bytes, SEGMENT_HEADER_BYTES)
-        self._file = AppendFile(self._path(), size, files)
+        self._file = AppendFile(self._path(), size, files, reserve=_RESERVE_BYTES)
 
     @property
     def watermark(self) -> Watermark:
@@ -173,10 +174,10 @@ class Blobs:
 
     def _roll(self) -> None:
         path = blob_segment_path(self._directory, self._number + 1)
-        replace_file(path, format_blob_header(self._number + 1), mode=0o600)
         self._file.close()
+        replace_file(path, format_blob_header(self._number + 1), mode=0o600)
         self._number += 1
-        self._file = AppendFile(path, SEGMENT_HEADER_BYTES, self._files)
+        self._file = AppendFile(path, SEGMENT_HEADER_BYTES, self._files, reserve=_RESERVE_BYTES)
 
     def _path(self) -> Path:
         return blob_segment_path(self._directory, self._number)
@@ -197,7 +198,9 @@ class Blobs:
             raise LogDamaged(
                 path, offset=None, expected=f"{watermark.blob_bytes} bytes", found=found
             )
-        return cut + size - max(watermark.blob_bytes, SEGMENT_HEADER_BYTES)
+        with path.open("rb") as file:
+            file.seek(max(watermark.blob_bytes, SEGMENT_HEADER_BYTES))
+            return cut + len(file.read().rstrip(b"\0"))  # the rest was reserved, and is no orphan
 
 
 def unseal(key: bytes, meta: bytes, sealed: bytes) -> bytes:

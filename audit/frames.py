@@ -135,6 +135,9 @@ def scan(
 ) -> Iterator[Frame | Damage]:
     """Every whole frame from `offset` on; if bytes remain, one Damage, and then nothing more.
 
+    Zeros up to the end of the file are room that was reserved (appendfile.py), unless `end` says
+    that there was more.
+
     Args:
         file: a segment, open for reading.
         offset: where a frame begins.
@@ -147,10 +150,20 @@ def scan(
         if not raw:
             return
         frame = _read_frame(file, raw, offset, first)
+        if end is None and not any(raw) and only_zeros(file):
+            return
         yield frame
         if isinstance(frame, Damage):
             return
         offset, first = frame.end, frame.first + frame.count
+
+
+def only_zeros(file: BinaryIO) -> bool:
+    """Whether nothing but zeros follows."""
+    while piece := file.read(1 << 18):
+        if piece.count(0) != len(piece):
+            return False
+    return True
 
 
 def _read_frame(file: BinaryIO, raw: bytes, offset: int, first: int) -> Frame | Damage:

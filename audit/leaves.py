@@ -19,6 +19,7 @@ from .frames import (
     Watermark,
     check_segment_header,
     next_frame_after,
+    only_zeros,
     parse_header,
     scan,
     segments,
@@ -180,12 +181,19 @@ class WalLeaves:
         if marker is None or marker.segment != first or marker.leaves < self._signed_size:
             return None
         extra = path.stat().st_size - marker.offset
-        if extra > 0:
+        if extra > 0 and not self._reserved(path, marker.offset):
             self._found.note(
                 f"{self._name(path)} has {extra} bytes after the committed end: records on their "
                 "way, or the torn tail of a crash; they were never acknowledged"
             )
         return marker.offset if extra >= 0 else None
+
+    @staticmethod
+    def _reserved(path: Path, offset: int) -> bool:
+        """Whether nothing but reserved room lies behind `offset`."""
+        with path.open("rb") as file:
+            file.seek(offset)
+            return only_zeros(file)
 
     def _from_bundles(self, until: int) -> Iterator[tuple[int, bytes | None]]:
         while self.count < until:

@@ -16,7 +16,7 @@ from .blobs import (
     parse_record_header,
 )
 from .findings import Collector
-from .frames import Watermark
+from .frames import Watermark, only_zeros
 from .subjects import DESTROYED, SLOT_BYTES, parse_slot, slots_path
 
 _STEP = 9
@@ -51,7 +51,10 @@ def _check_segment(directory: Path, number: int, upto: int | None, found: Collec
             found.problem(_STEP, "its header is damaged", file=name, offset=0)
         offset = SEGMENT_HEADER_BYTES
         while offset < min(end, size):
-            header = parse_record_header(file.read(RECORD_HEADER_BYTES))
+            raw = file.read(RECORD_HEADER_BYTES)
+            if upto is None and not any(raw) and only_zeros(file):
+                return  # room that was reserved and not cut off
+            header = parse_record_header(raw)
             body = b"" if header is None else file.read(header.meta_bytes + header.sealed_bytes)
             if header is None or zlib.crc32(body) != header.crc:
                 found.problem(_STEP, "a payload is damaged", file=name, offset=offset)

@@ -88,7 +88,7 @@ class Payloads:
         while header := parse_record_header(file.read(RECORD_HEADER_BYTES)):
             meta = file.read(header.meta_bytes)
             end = self._offset + RECORD_HEADER_BYTES + header.meta_bytes + header.sealed_bytes
-            if file.seek(0, 2) < end:
+            if file.seek(0, 2) < end or not any(meta):
                 return  # still being written
             key = _key_of(meta)
             if key is not None:

@@ -29,6 +29,7 @@ LIVE, DESTROYED = 1, 2
 _SLOT = struct.Struct(">4sB3x32s12s48s24x")
 _CRC = struct.Struct(">I")
 _MAGIC = b"WBSK"
+_RESERVE_BYTES = 1 << 18
 _CACHED_KEYS = 4096
 
 
@@ -91,7 +92,7 @@ class SubjectKeys:
         if not self._path.exists() and count == 0:
             replace_file(self._path, b"", mode=0o600)
         self._load(count)
-        self._file = AppendFile(self._path, count * SLOT_BYTES, files)
+        self._file = AppendFile(self._path, count * SLOT_BYTES, files, reserve=_RESERVE_BYTES)
 
     @property
     def count(self) -> int:

@@ -40,6 +40,7 @@ from .frames import (
 from .marker import MarkerWriter, Position, recover_marker
 
 SEGMENT_BYTES = 64 << 20
+_RESERVE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,16 +170,16 @@ class Wal:
 
     def _roll(self) -> None:
         first = self.position.leaves
+        self._file.close()
         # If we crash here, the new segment is missing or whole and empty.
         _create_segment(self._directory, first)
-        self._file.close()
         self._last_frame = None
         self._file = self._open_file(first, SEGMENT_HEADER_BYTES)
         self.position = Position(first, first, SEGMENT_HEADER_BYTES)
 
     def _open_file(self, segment: int, size: int) -> AppendFile:
         path = self._directory / "wal" / segment_name(segment)
-        return AppendFile(path, size, self._files, self._check_tail)
+        return AppendFile(path, size, self._files, self._check_tail, reserve=_RESERVE_BYTES)
 
     def _mend_quietly(self) -> None:
         with suppress(OSError):  # it stays spoilt, and the next append begins by mending it
@@ -252,7 +253,8 @@ def _judge(path: Path, damage: Damage, *, leaves: int, acknowledged: int, last: 
     if next_frame_after(data, damage.offset + 1) is not None:
         raise _refuse(path, damage)
     why = f"expected {damage.expected}, found {damage.found}"
-    return Cut(path, damage.offset, len(data) - damage.offset, why)
+    written = len(data.rstrip(b"\0"))  # behind it, room was reserved
+    return Cut(path, damage.offset, max(written - damage.offset, 1), why)
 
 
 def _refuse(path: Path, damage: Damage) -> LogDamaged:

@@ -214,8 +214,11 @@ class Batcher:
 
     def _checked(self, outputs: dict[str, Array], calls: list[_Call]) -> dict[str, Array]:
         rows = sum(call.rows for call in calls)
-        if any(data.shape[:1] != (rows,) for data in outputs.values()):
-            raise ModelFailed(f"'{self.model.name}' gave outputs whose rows are not the batch's")
+        for data in outputs.values():
+            if data.shape[:1] != (rows,):
+                raise ModelFailed(
+                    f"'{self.model.name}' gave outputs whose rows are not the batch's"
+                )
         return outputs
 
     async def _infer_pieces(self, batch: Batch, calls: list[_Call]) -> dict[str, Array]:
@@ -236,12 +239,14 @@ class Batcher:
         try:
             if self._pace is None:
                 return self.model.infer(batch)
-            with self._pace.measured(len(next(iter(batch.values())))):
-                return self.model.infer(batch)
+            began = time.thread_time()
+            outputs = self.model.infer(batch)
+            self._pace.note(len(next(iter(batch.values()))), time.thread_time() - began)
         except RunnerError:
             raise
         except Exception as exc:  # a backend's own bug: the callers of this batch learn of it
             raise ModelFailed(f"could not run {self.model.name}: {exc!r}") from exc
+        return outputs
 
 
 def _hand_out(calls: list[_Call], outputs: dict[str, Array], started: float) -> None:

@@ -10,11 +10,6 @@ for a card, a network or a lock would stop the loop without using the processor.
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 __all__ = ["Pace"]
 
 _SHORT_S = 0.0008
@@ -22,30 +17,34 @@ _MEASURED = 4
 _KEPT = 64
 
 
+class _Size:
+    """Batches of one size: the slowest of this window and of the one before."""
+
+    __slots__ = ("before", "count", "known", "slowest")
+
+    def __init__(self) -> None:
+        self.count, self.slowest, self.before, self.known = 0, 0.0, 0.0, False
+
+
 class Pace:
     """What the last batches of one model took, by the power of two that holds their rows."""
 
     def __init__(self) -> None:
-        self._taken: dict[int, deque[float]] = {}
-        self._slowest: dict[int, float] = {}
+        self._sizes: dict[int, _Size] = {}
 
     def short(self, rows: int) -> bool:
         """Whether a batch of `rows` rows is known to be short."""
-        return self._slowest.get(rows.bit_length(), _SHORT_S) < _SHORT_S
-
-    @contextmanager
-    def measured(self, rows: int) -> Iterator[None]:
-        """Note the processor time of what runs inside, in this thread."""
-        began = time.thread_time()
-        try:
-            yield
-        finally:
-            self.note(rows, time.thread_time() - began)
+        size = self._sizes.get(rows.bit_length())
+        return size is not None and size.known and max(size.slowest, size.before) < _SHORT_S
 
     def note(self, rows: int, seconds: float) -> None:
-        """Note one batch."""
-        size = rows.bit_length()
-        taken = self._taken.setdefault(size, deque(maxlen=_KEPT))
-        taken.append(seconds)
-        if len(taken) >= _MEASURED:
-            self._slowest[size] = max(taken)
+        """Note one batch and its processor time."""
+        size = self._sizes.get(rows.bit_length())
+        if size is None:
+            size = self._sizes[rows.bit_length()] = _Size()
+        size.count += 1
+        size.slowest = max(size.slowest, seconds)
+        if size.count == _MEASURED:
+            size.known = True
+        if size.count == _KEPT:
+            size.count, size.before, size.slowest = 0, size.slowest, 0.0

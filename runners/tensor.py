@@ -106,10 +106,12 @@ class Signature:
             InputInvalid: a missing, unknown or wrongly typed or shaped input, or rows that differ.
         """
         specs = self.inputs
-        if len(inputs) != len(specs) or any(spec.name not in inputs for spec in specs):
+        if len(inputs) != len(specs):
             self._refuse_names(inputs)
         rows = -1
         for spec in specs:
+            if spec.name not in inputs:
+                self._refuse_names(inputs)
             tensor = inputs[spec.name]
             if tensor.datatype != spec.datatype:
                 raise InputInvalid(

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import orjson
 
@@ -29,6 +30,7 @@ __all__ = ["Decoded", "checked_id", "decode", "encode", "parse_json"]
 
 _MAX_ID = 256
 _MAX_DIGITS = 12
+_ONE = [1, 1]
 _DATATYPES = frozenset({*DTYPES, "BF16"})
 Parameters = dict[str, str | int | float | bool]
 
@@ -66,6 +68,8 @@ def decode(body: bytes, header_length: str | None, signature: Signature | None) 
     Raises:
         BadRequest: the message does not follow the protocol.
     """
+    if header_length is None and (common := _read_common(body)) is not None:
+        return common
     size = _header_length(header_length, len(body))
     if size == 0 and header_length is not None:
         return _raw_body(body, signature)
@@ -107,6 +111,57 @@ def checked_id(found: object) -> str:
     if not isinstance(found, str) or len(found) > _MAX_ID:
         raise BadRequest(f"'id' must be a string of at most {_MAX_ID} characters")
     return found
+
+
+class _Item(msgspec.Struct, gc=False):
+    """An input as most callers write it."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any]
+    parameters: dict[str, Any] | None = None
+
+
+class _Head(msgspec.Struct, gc=False):
+    """A request as most callers write it; whoever writes another is read by the long way."""
+
+    inputs: list[_Item]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[Any] | None = None
+
+
+_read_head = msgspec.json.Decoder(_Head).decode
+
+
+def _read_common(body: bytes) -> Decoded | None:
+    """Read a body of JSON tensors without building what is thrown away; None sends it on.
+
+    It refuses nothing by itself but values: what does not fit is read again by the rules, so that
+    there is one set of refusals.
+    """
+    try:
+        head = _read_head(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    inputs: dict[str, Tensor] = {}
+    for item in head.inputs:
+        name, datatype, shape = item.name, item.datatype, item.shape
+        if not name or name in inputs or datatype not in DTYPES or item.parameters is not None:
+            return None
+        data = None
+        if shape == _ONE and len(item.data) == 1:
+            data = one_value(item.data[0], datatype, name)
+        if data is None:
+            data = to_array(item.data, datatype, checked_shape(shape, name), name)
+        inputs[name] = Tensor(name, datatype, data)
+    if not inputs:
+        return None
+    parameters = {} if head.parameters is None else _checked(head.parameters, "the request")
+    outputs, binary = (None, {}) if head.outputs is None else _outputs(head.outputs)
+    default = parameters.get("binary_data_output") is True
+    return Decoded(checked_id(head.id), parameters, inputs, outputs, binary, default)
 
 
 def _header_length(text: str | None, total: int) -> int:
@@ -158,10 +213,6 @@ def _input(item: object, tail: memoryview) -> tuple[Tensor, int]:
     if not isinstance(datatype, str) or datatype not in _DATATYPES:
         raise BadRequest(f"input '{name}' has unknown datatype '{str(datatype)[:32]}'")
     shape, data = item.get("shape"), item.get("data")
-    if shape == [1, 1] and type(data) is list and len(data) == 1 and "parameters" not in item:
-        found = one_value(data[0], datatype, name)
-        if found is not None and type(shape[0]) is type(shape[1]) is int:
-            return Tensor(name, datatype, found), 0
     if not isinstance(shape, list):
         raise BadRequest(f"input '{name}' needs a 'shape': a list of at most {MAX_DIMS} numbers")
     shape = checked_shape(shape, name)
@@ -188,6 +239,10 @@ def _parameters(item: Mapping[str, Any], where: str) -> Parameters:
         return {}
     if not isinstance(found, dict):
         raise BadRequest(f"'parameters' of {where} must be an object")
+    return _checked(found, where)
+
+
+def _checked(found: dict[str, Any], where: str) -> Parameters:
     for value in found.values():
         if not isinstance(value, str | int | float | bool):
             raise BadRequest(f"'parameters' of {where}: values are strings, numbers or booleans")

@@ -31,7 +31,7 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExp
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import AttributeValue
@@ -123,6 +123,7 @@ class Telemetry:
             self._spans = BatchSpanProcessor(spans)
             self._tracers.add_span_processor(self._spans)
             self._loggers.add_log_record_processor(BatchLogRecordProcessor(logs))
+        self._bound = _ratio_bound(self._tracers.sampler)
         self._logger = self._loggers.get_logger("weighbridge")
 
     def begin(self, traceparent: str | None, tracestate: str | None = None) -> TraceIds:
@@ -137,6 +138,8 @@ class Telemetry:
         return TraceIds(trace_id, span_id, 0, self.enabled and self._samples(trace_id), "")
 
     def _samples(self, trace_id: int) -> bool:
+        if self._bound is not None:
+            return trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound
         result = self._tracers.sampler.should_sample(None, trace_id, "request")
         return result.decision is Decision.RECORD_AND_SAMPLE
 
@@ -216,6 +219,12 @@ class Telemetry:
             exporter.shutdown()
         self._tracers.shutdown()
         self._loggers.shutdown()
+
+
+def _ratio_bound(sampler: Sampler) -> int | None:
+    """The bound of a root trace's id where the sampler goes by it alone; None asks the sampler."""
+    root = getattr(sampler, "_root", sampler)
+    return root.bound if isinstance(root, TraceIdRatioBased) else None
 
 
 def _state(tracestate: str) -> str:

@@ -55,21 +55,32 @@ def test_a_closed_log_opens_with_all_its_leaves_and_nothing_cut(tmp_path, ring):
     check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
 
 
-def test_every_possible_torn_tail_is_cut_and_reported(tmp_path, ring):
+@pytest.mark.parametrize("room", [0, 4096])
+def test_every_possible_torn_tail_is_cut_and_reported(tmp_path, ring, room):
     directory = grow(tmp_path, ring, [1, 2])
     whole = (directory / SEGMENT).read_bytes()
     frame = format_frame(2, [encode(decision(3))], Watermark(0, 16, 0))
     for length in range(1, len(frame), 13):
-        (directory / SEGMENT).write_bytes(whole + frame[:length])
+        (directory / SEGMENT).write_bytes(whole + frame[:length] + bytes(room))
         report = reopened(tmp_path, ring)
         assert report.leaves == 2
         assert report.cut is not None
-        assert (report.cut.offset, report.cut.length) == (len(whole), length)
+        written = len(frame[:length].rstrip(b"\0"))
+        assert (report.cut.offset, report.cut.length) == (len(whole), written)
         assert report.cut.file == directory / SEGMENT
         assert (directory / SEGMENT).read_bytes() == whole
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 4096, b"\xf5WB\xfe" * 30])
+def test_reserved_room_behind_the_end_is_nothing_to_report(tmp_path, ring):
+    directory = grow(tmp_path, ring, [1])
+    whole = (directory / SEGMENT).read_bytes()
+    (directory / SEGMENT).write_bytes(whole + bytes(5000))
+    check_log(directory, ring.verifier_key(ORIGIN))
+    assert reopened(tmp_path, ring).cut is None
+    assert (directory / SEGMENT).read_bytes() == whole
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 4096 + b"\1", b"\xf5WB\xfe" * 30])
 def test_a_tail_of_garbage_that_nobody_acknowledged_is_cut(tmp_path, ring, tail):
     directory = grow(tmp_path, ring, [1])
     whole = (directory / SEGMENT).read_bytes()
