@@ -2,7 +2,8 @@
 
 Rule: `/v1` and `/v2` go straight to our ASGI door, because BentoML's own request path costs
 several times a small model (see docs/adr/0002-fast-path.md); everything else (native endpoints,
-`/livez`, `/readyz`, `/metrics`) stays BentoML's. All of them end in the same data plane.
+`/livez`, `/readyz`, `/metrics`) stays BentoML's. All of them end in the same data plane, and all
+stand behind the gate of `access/` when one is set up.
 Source: bentoml 1.4 `Service.to_asgi`, the one method that is overridden. Where it is not as
 expected, or WEIGHBRIDGE_FAST_PATH=false, the same door is mounted inside BentoML's application.
 """
@@ -23,6 +24,9 @@ from _bentoml_sdk import Service
 from runners.fleet import Fleet
 
 from . import preflight
+from .access.checks import gated, tls_of
+from .access.gate import HttpGate
+from .access.tls import bentoml_ssl
 from .explainer import Explainer
 from .front import front_page
 from .native import hide_inputs, predict
@@ -36,6 +40,7 @@ __all__ = ["Gateway"]
 
 log = logging.getLogger("weighbridge")
 _SETTINGS = settings()
+_TLS = tls_of(_SETTINGS)
 Scope = MutableMapping[str, Any]
 
 
@@ -56,7 +61,7 @@ class FastPath(Service):
             else:
                 await inner(scope, receive, send)
 
-        return app
+        return HttpGate(app, lambda: house.guard) if gated(_SETTINGS) else app
 
 
 def _ours(path: str) -> bool:
@@ -86,10 +91,18 @@ def _mounted(inner: type) -> type:
     return inner
 
 
+def _gated(service: Any) -> Any:
+    """Put the gate inside BentoML's application where it cannot stand before it."""
+    if not _FAST and gated(_SETTINGS):
+        service.add_asgi_middleware(HttpGate, guard=lambda: house.guard)
+    return service
+
+
 _FAST = _fast()
 house = House(_SETTINGS)
 
 
+@_gated
 @bentoml.service(
     name="Gateway",
     service_class=FastPath if _FAST else Service,
@@ -97,6 +110,7 @@ house = House(_SETTINGS)
     http={"host": _SETTINGS.host, "port": _SETTINGS.http_port},
     traffic={"timeout": 60},
     metrics={"enabled": True},
+    **bentoml_ssl(_TLS),
 )
 @_mounted
 class Gateway:
@@ -169,7 +183,8 @@ class Gateway:
 
 def _announce() -> None:
     """Say what is ready and how to call it."""
-    http = f"http://{_SETTINGS.host}:{_SETTINGS.http_port}"
+    scheme = "https" if _TLS else "http"
+    http = f"{scheme}://{_SETTINGS.host}:{_SETTINGS.http_port}"
     served = ", ".join(
         f"{s.name}:{s.version} on {house.fleet.slot(s.name, s.version).device}"
         for s in house.fleet.index()

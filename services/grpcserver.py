@@ -8,6 +8,7 @@ Source: gRPC health checking protocol v1; server reflection v1alpha.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -37,8 +38,25 @@ def status_of(number: int) -> grpc.StatusCode:
 class GrpcServer:
     """One started server; `port` is the one that was bound."""
 
-    def __init__(self, servicer: Servicer, *, address: str, port: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        servicer: Servicer,
+        *,
+        address: str,
+        port: int,
+        max_bytes: int,
+        credentials: Any = None,
+        interceptors: Sequence[Any] = (),
+    ) -> None:
         """Bind `address:port`; 0 picks a free port.
+
+        Args:
+            servicer: answers.
+            address: an IP address.
+            port: of `address`.
+            max_bytes: the largest message received.
+            credentials: `grpc.ServerCredentials`; None is plain text.
+            interceptors: stand before every method, health checks included.
 
         Raises:
             PortInUse: another program listens there.
@@ -50,14 +68,18 @@ class GrpcServer:
             ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),  # gRPC adds a jitter of 10 %
             ("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS),
         ]
-        self._server = grpc.aio.server(options=options)
+        self._server = grpc.aio.server(interceptors=interceptors, options=options)
         self._server.add_generic_rpc_handlers((_handlers(servicer),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server, pool=POOL)
         try:
-            self.port = self._server.add_insecure_port(f"{address}:{port}")
+            where = f"{address}:{port}"
+            if credentials is None:
+                self.port = self._server.add_insecure_port(where)
+            else:
+                self.port = self._server.add_secure_port(where, credentials)
         except RuntimeError as exc:
             raise PortInUse(_taken(address, port)) from exc
         if port and self.port != port:
