@@ -50,7 +50,7 @@ class Guard:
         """
         self._keys = keys
         self._tokens = tokens
-        self._rates = rates or RateLimits()
+        self._rates = RateLimits() if rates is None else rates
         self._refused = refused
 
     @property

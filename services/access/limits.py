@@ -65,7 +65,8 @@ class RateLimits:
         if len(self._full_at) > self._remembered:
             self._full_at.popitem(last=False)
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """How many principals are remembered."""
         return len(self._full_at)
 

@@ -142,7 +142,8 @@ class Tokens:
         if len(self._verdicts) > self._remembered:
             self._verdicts.popitem(last=False)
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """How many verdicts are remembered."""
         return len(self._verdicts)
 
