@@ -16,13 +16,16 @@ from collections.abc import Iterable
 
 from ..faults import BadRequest, Unauthenticated
 
-__all__ = ["FORCED_ARM", "MAX_BYTES", "Said", "read_said"]
+__all__ = ["MAX_BYTES", "Said", "read_said"]
 
 MAX_BYTES = 8192
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
 _ARM = "x-weighbridge-arm"
-_KINDS = ("authorization", "x-api-key")
-FORCED_ARM = _ARM
+_NAMES: dict[str | bytes, str] = {
+    spelled: name
+    for name in ("authorization", "x-api-key", _ARM)
+    for spelled in (name, name.encode())
+}
 
 
 class Said:
@@ -52,11 +55,13 @@ def read_said(pairs: Iterable[tuple[str | bytes, str | bytes]]) -> Said:
     found: list[tuple[str, str]] = []
     forced = False
     for key, value in pairs:
-        name = key if isinstance(key, str) else key.decode("latin-1")
-        if name in _KINDS:
+        name = _NAMES.get(key)
+        if name is None:
+            continue
+        if name == _ARM:
+            forced = forced or bool(value)
+        else:
             found.append((name, value if isinstance(value, str) else value.decode("latin-1")))
-        elif name == _ARM and value:
-            forced = True
     if len(found) > 1:
         raise BadRequest("more than one credential was sent; send one")
     return Said(_checked(*found[0]) if found else None, forced=forced)
