@@ -6,6 +6,7 @@ everything else that is said goes to standard error. A running server follows wi
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -18,7 +19,7 @@ from rich.table import Table
 
 from .access import apikeys
 from .access.checks import keys_path
-from .access.principal import ROLES, Rate, known_roles
+from .access.principal import MAX_PER_S, ROLES, Rate, known_roles
 from .settings import settings
 
 __all__ = ["apikey"]
@@ -97,9 +98,9 @@ def _expiry(span: str, now: float) -> int | None:
 
 
 def _rate(per_s: float, burst: int) -> Rate | None:
-    if per_s < 0 or burst < 0 or (burst and not per_s):
-        raise ValueError("--rate is calls per second, above 0; --burst needs it")
-    return Rate(per_s, burst or max(1, round(per_s))) if per_s else None
+    if not 0 <= per_s <= MAX_PER_S or burst < 0 or (burst and not per_s):
+        raise ValueError(f"--rate is calls per second, up to {MAX_PER_S:g}; --burst needs it")
+    return Rate(per_s, burst or max(1, math.ceil(per_s))) if per_s else None
 
 
 def _day(moment: int) -> str:

@@ -127,6 +127,11 @@ class Fault(NamedTuple):
         """The gRPC status code of the same meaning."""
         return _GRPC.get(self.status, 13)
 
+    @property
+    def trailers(self) -> tuple[tuple[str, str], ...]:
+        """Trailing metadata over gRPC: when to come back, as HTTP's header says it."""
+        return () if self.retry_after_s is None else (("retry-after", str(self.retry_after_s)),)
+
 
 def fault_of(error: BaseException) -> Fault:
     """Turn any error into what the caller may know; pure."""

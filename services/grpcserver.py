@@ -75,7 +75,7 @@ class GrpcServer:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server, pool=POOL)
         try:
-            where = f"{address}:{port}"
+            where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             if credentials is None:
                 self.port = self._server.add_insecure_port(where)
             else:

@@ -14,6 +14,9 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import click
+from bentoml._internal.configuration.containers import BentoMLContainer
+
 from audit.errors import AuditError
 from audit.keys import Keyring
 from audit.log import Log
@@ -41,7 +44,7 @@ def check(settings: Settings) -> None:
         if where and "://" not in where:
             os.environ[f"WEIGHBRIDGE_{name.upper()}"] = str(Path(where).absolute())
     try:
-        check_access(settings)
+        check_access(settings, _http_host())
         check_installation(settings.device)
         _check_port(settings.host, settings.grpc_port)
         keyring = Keyring.load_or_create(settings.keys_dir)
@@ -52,6 +55,13 @@ def check(settings: Settings) -> None:
         raise SystemExit(1) from exc
     if log.recovered.cut is not None:
         sys.stderr.write(f"weighbridge: recovered the log: cut a torn tail, {log.recovered.cut}\n")
+
+
+def _http_host() -> str:
+    """Where BentoML will listen: its command line wins, then its configuration (ours included)."""
+    context = click.get_current_context(silent=True)
+    given = context.params.get("host") if context is not None else None
+    return str(given or BentoMLContainer.http.host.get())
 
 
 def _check_port(host: str, port: int) -> None:

@@ -64,7 +64,7 @@ class Servicer:
             return await getattr(self, name)(_parsed(name, data), context)
         except Exception as exc:  # noqa: BLE001  the edge: the caller gets a code, we the log
             fault = report(exc)
-            await context.abort(self._status(fault.grpc_code), fault.message)
+            await context.abort(self._status(fault.grpc_code), fault.message, fault.trailers)
 
     async def ServerLive(self, _: Any, __: Any) -> Any:  # noqa: N802, D102
         return message("ServerLiveResponse")(live=True)

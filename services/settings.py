@@ -78,7 +78,9 @@ class Settings(BaseSettings):
     tls_cert: str = Field("", description="PEM certificate chain; with it both doors speak TLS")
     tls_key: str = Field("", description="PEM key of the certificate")
     tls_client_ca: str = Field("", description="PEM CA whose certificates clients must show")
-    rate_per_s: float = Field(0, ge=0, description="calls per second and principal; 0 is no limit")
+    rate_per_s: float = Field(
+        0, ge=0, le=1e6, description="calls per second and principal; 0 is no limit"
+    )
     rate_burst: int = Field(0, ge=0, description="calls at once after a rest; 0 is one second's")
     concurrency: str = Field("", description="calls at once per model, MODEL=PLACES,...")
 

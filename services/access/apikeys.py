@@ -32,7 +32,7 @@ import orjson
 
 from audit.files import replace_file
 
-from .principal import ROLES, Principal, Rate, Role
+from .principal import MAX_PER_S, ROLES, Principal, Rate, Role
 
 __all__ = ["ApiKey", "KeyFileDamaged", "NewKey", "add", "matches", "new_key", "read", "revoke"]
 
@@ -143,7 +143,7 @@ def read(path: Path) -> dict[str, ApiKey]:
 
 def _parse_entry(item: dict[str, Any]) -> ApiKey:
     roles = frozenset(role for role in ROLES if role in item["roles"])
-    rate = item.get("rate")
+    rate = item["rate"]
     entry = ApiKey(
         id=str(item["id"]),
         name=str(item["name"]),
@@ -156,7 +156,8 @@ def _parse_entry(item: dict[str, Any]) -> ApiKey:
         rate=None if rate is None else Rate(float(rate["per_s"]), int(rate["burst"])),
     )
     whole = len(entry.salt) == _SALT_BYTES and len(entry.digest) == hashlib.sha256().digest_size
-    if not whole or not _NAME.match(entry.name):
+    held = entry.rate is None or (0 < entry.rate.per_s <= MAX_PER_S and entry.rate.burst >= 1)
+    if not (whole and held and _NAME.match(entry.name)):
         raise ValueError("a damaged entry")
     return entry
 

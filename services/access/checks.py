@@ -1,7 +1,7 @@
 """From settings to a guard, and what is refused before anything listens.
 
 Rule 1: an address that others can reach is not opened without authentication, unless the operator
-says so in as many words (WEIGHBRIDGE_ALLOW_OPEN). `bentoml serve --host` counts, too.
+says so in as many words (WEIGHBRIDGE_ALLOW_OPEN).
 Rule 2: a mode without its means (no key, no issuer) stops the start with one sentence.
 Boundary: reads settings and files; binds and starts nothing.
 """
@@ -13,8 +13,6 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
-
-import click
 
 from ..settings import Settings
 from .guard import Guard
@@ -59,13 +57,17 @@ def modes(settings: Settings) -> frozenset[str]:
     return frozenset(settings.auth.split(",")) - {"none"}
 
 
-def check_access(settings: Settings) -> None:
+def check_access(settings: Settings, http_host: str | None = None) -> None:
     """Refuse to start where callers could do what they must not.
+
+    Args:
+        settings: of the server.
+        http_host: the address that HTTP will listen on, where that may be another one.
 
     Raises:
         AccessError, TlsError, KeyFileDamaged: one sentence that says what to do.
     """
-    for host in {settings.host, _asked_host() or settings.host}:
+    for host in {settings.host, http_host or settings.host}:
         _check_address(settings, host)
     files = tls_of(settings)
     if files is not None:
@@ -94,13 +96,6 @@ def _loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _asked_host() -> str | None:
-    """The address on `bentoml serve`'s command line (or in BENTOML_HOST), which wins for HTTP."""
-    context = click.get_current_context(silent=True)
-    found = context.params.get("host") if context is not None else None
-    return found if isinstance(found, str) else None
 
 
 def _expected(settings: Settings) -> Expected:

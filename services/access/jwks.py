@@ -216,6 +216,10 @@ class KeySet:
     async def _load(self) -> bytes:
         if "://" not in self._where:
             return await asyncio.to_thread(Path(self._where).read_bytes)
+        async with asyncio.timeout(_TIMEOUT_S):  # in all, where httpx counts each read anew
+            return await self._download()
+
+    async def _download(self) -> bytes:
         # A proxy of the environment is for the world, not for this machine.
         outside = self._where.startswith("https:")
         async with (

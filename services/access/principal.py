@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple, get_args
 
-__all__ = ["ANONYMOUS", "ROLES", "Principal", "Rate", "Role", "known_roles"]
+__all__ = ["ANONYMOUS", "MAX_PER_S", "ROLES", "Principal", "Rate", "Role", "known_roles"]
 
 Role = Literal["infer", "operate", "review", "force-arm", "erase"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
+MAX_PER_S: Final = 1e6
+"""The largest rate, calls per second: beyond it a limit is none."""
 
 
 class Rate(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from ..faults import Fault
+from ..faults import BadRequest, Fault
 from .credential import read_said
 from .guard import Guard
 from .needs import ANYBODY, INFER, rpc_need
@@ -50,7 +50,11 @@ class RpcGate(grpc.aio.ServerInterceptor):
         Raises:
             BadRequest: as `Guard.admit`.
         """
-        await self._guard.admit(read_said(context.invocation_metadata() or ()), INFER)
+        try:
+            await self._guard.admit(read_said(context.invocation_metadata() or ()), INFER)
+        except BadRequest as exc:
+            self._guard.refuse(exc, "grpc")
+            raise
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any
@@ -62,11 +66,7 @@ class RpcGate(grpc.aio.ServerInterceptor):
         return await continuation(handler_call_details) if fault is None else self._refusing(fault)
 
     def _refusing(self, fault: Fault) -> Any:
-        trailing = (
-            () if fault.retry_after_s is None else (("retry-after", str(fault.retry_after_s)),)
-        )
-
         async def refuse(_: Any, context: Any) -> None:
-            await context.abort(self._status(fault.grpc_code), fault.message, trailing)
+            await context.abort(self._status(fault.grpc_code), fault.message, fault.trailers)
 
         return grpc.stream_stream_rpc_method_handler(refuse)

@@ -23,7 +23,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from tests.conftest import link_models
-from tests.services.access.issuer import AUDIENCE, ISSUER, Issuer, jwks
+from tests.services.access.issuer import AUDIENCE, ISSUER, Issuer, serving
 
 ROLES = ("infer", "operate", "review", "force-arm", "erase")
 SENTIMENT = {"instances": ["a wonderful film"]}
@@ -57,15 +57,17 @@ def own_home(trained_home: Path, folder: Path) -> Path:
 def callers(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callers]:
     folder = own_home(trained_home, tmp_path_factory.mktemp("access"))
     issuer = Issuer()
-    (folder / "jwks.json").write_bytes(jwks(issuer))
-    with servers.running(
-        folder,
-        WEIGHBRIDGE_AUTH="keys,jwt",
-        WEIGHBRIDGE_JWT_ISSUER=ISSUER,
-        WEIGHBRIDGE_JWT_AUDIENCE=AUDIENCE,
-        WEIGHBRIDGE_JWT_JWKS=str(folder / "jwks.json"),
-        WEIGHBRIDGE_EXPLAINER="false",
-    ) as started:
+    with (
+        serving(issuer) as published,
+        servers.running(
+            folder,
+            WEIGHBRIDGE_AUTH="keys,jwt",
+            WEIGHBRIDGE_JWT_ISSUER=ISSUER,
+            WEIGHBRIDGE_JWT_AUDIENCE=AUDIENCE,
+            WEIGHBRIDGE_JWT_JWKS=published.url,
+            WEIGHBRIDGE_EXPLAINER="false",
+        ) as started,
+    ):
         yield Callers(started, issuer)
 
 
@@ -327,6 +329,22 @@ def test_grpc_health_is_open_and_reflection_is_not(callers, channel) -> None:
     assert found.value.code() is grpc.StatusCode.UNAUTHENTICATED
     key = bearer(callers.keys["erase"])
     assert list(reflect(iter([ask]), metadata=[key], timeout=20))
+
+
+def test_a_refused_message_is_not_waited_for(callers, channel) -> None:
+    """A message that never comes: the server waits for it from those who may call, only."""
+    method = "/inference.GRPCInferenceService/ModelInfer"
+    call = channel.stream_unary(method, pb.ModelInferRequest.SerializeToString)
+    never: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with pytest.raises(grpc.RpcError) as refused:
+        call(iter(never.get, None), timeout=20)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    key = bearer(callers.keys["infer"])
+    with pytest.raises(grpc.RpcError) as waited:
+        call(iter(never.get, None), metadata=[key], timeout=0.5)
+    assert waited.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    never.put(None)
+    never.put(None)
 
 
 def test_one_whole_credential_or_none_over_grpc(callers, channel) -> None:

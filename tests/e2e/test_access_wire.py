@@ -1,5 +1,6 @@
 """TLS and mTLS on real ports, the slow path's gate, limits, and what does not start."""
 
+import json
 import os
 import ssl
 import subprocess
@@ -156,6 +157,25 @@ def environment(home: Path, **settings: str) -> dict[str, str]:
     }
 
 
+def test_runner_services_work_behind_tls_and_keys(home: Path, tmp_path: Path) -> None:
+    """What BentoML starts beside the gateway talks over Unix sockets, and needs neither."""
+    authority = Authority(tmp_path / "ca")
+    pair, key = authority.issue("server"), keyed(home, "infer")
+    options = {
+        "WEIGHBRIDGE_TLS_CERT": str(pair.cert),
+        "WEIGHBRIDGE_TLS_KEY": str(pair.key),
+        "WEIGHBRIDGE_AUTH": "keys",
+        "WEIGHBRIDGE_RUNNER": "service",
+    }
+    context = trusting(authority.path)
+    with servers.running(home, tls=context, **options) as server:
+        for verb in ("predict", "explain"):
+            url = f"{server.http}/v1/models/sentiment:{verb}"
+            bearer = {"authorization": f"Bearer {key}"}
+            found = httpx.post(url, json=SENTIMENT, headers=bearer, timeout=60, verify=context)
+            assert found.status_code == 200, found.text
+
+
 def test_rates_and_concurrency_refuse_at_once_and_say_when_to_come_back(home: Path) -> None:
     """With authentication off everybody is one principal, whose bucket holds forty calls."""
     limits = {
@@ -228,11 +248,13 @@ def refused_start(home: Path, *words: str, **settings: str) -> str:
 
 
 def test_an_open_door_to_the_world_does_not_start(home: Path) -> None:
+    override = {"services": {"Gateway": {"http": {"host": "0.0.0.0"}}}}
     for words, settings in (
         ((), {"WEIGHBRIDGE_HOST": "0.0.0.0"}),
         ((), {"WEIGHBRIDGE_HOST": "::"}),
         (("--host", "0.0.0.0"), {}),
         ((), {"BENTOML_HOST": "0.0.0.0"}),
+        ((), {"BENTOML_CONFIG_OVERRIDES": json.dumps(override)}),
     ):
         said = refused_start(home, *words, **settings)
         assert "WEIGHBRIDGE_AUTH=keys" in said

@@ -100,7 +100,7 @@ class JwksServer:
 
     def __init__(self) -> None:
         self.body, self.status, self.asked = b"", 200, 0
-        self.location = ""
+        self.location, self.drip_s = "", 0.0
         handler = type("Handler", (_Handler,), {"owner": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/jwks"
@@ -124,6 +124,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(self.owner.body)))
         self.end_headers()
         with contextlib.suppress(OSError):
+            for byte in self.owner.body if self.owner.drip_s else b"":
+                self.wfile.write(bytes([byte]))
+                time.sleep(self.owner.drip_s)
             self.wfile.write(self.owner.body)
 
     def log_message(self, *_: object) -> None:

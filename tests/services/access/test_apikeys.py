@@ -140,6 +140,9 @@ def damaged(path: Path) -> list[bytes]:
         ("roles", 3),
         ("expires", "soon"),
         ("rate", []),
+        ("rate", {"per_s": 0, "burst": 1}),
+        ("rate", {"per_s": 1, "burst": 0}),
+        ("rate", {"per_s": "nan", "burst": 1}),
         ("id", None),
     ]:
         entry = {**good["keys"][0], field: value}
@@ -239,6 +242,9 @@ def test_the_command_shows_a_key_once(tmp_path: Path) -> None:
         (["add", "a", "--role", "infer", "--expires", "soon"], "90d"),
         (["add", "a", "--role", "infer", "--expires", "0d"], "90d"),
         (["add", "a", "--role", "infer", "--burst", "3"], "--rate"),
+        (["add", "a", "--role", "infer", "--rate", "inf"], "--rate"),
+        (["add", "a", "--role", "infer", "--rate", "nan"], "--rate"),
+        (["add", "a", "--role", "infer", "--rate=-1"], "--rate"),
         (["revoke", "nobody"], "no key has"),
     ],
 )

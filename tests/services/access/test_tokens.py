@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.access import jwks as module
 from services.access.jwks import ALGORITHMS, KeySet, check_source, parse_jwks
 from services.access.tokens import Expected, Tokens, roles_of
 from services.faults import TryLater, Unauthenticated
@@ -325,3 +326,13 @@ def test_keys_come_from_https_loopback_or_a_file(where: str) -> None:
 )
 def test_roles_are_read_from_one_claim(claims, name, roles) -> None:
     assert roles_of(claims, name) == roles
+
+
+async def test_an_issuer_that_drips_is_not_waited_for(server, one, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_TIMEOUT_S", 0.3)
+    server.drip_s = 0.1  # each byte in time, all of them never
+    keys = KeySet(server.url, ALL)
+    async with asyncio.timeout(5):
+        await keys.refresh()
+    with pytest.raises(TryLater):
+        await Tokens(keys, EXPECTED).verify(one.token())
