@@ -264,6 +264,8 @@ class House:
         for status in self.fleet.index():
             if status.state != "READY":
                 log.error("%s:%s is %s: %s", *status)
+        for name in set(parse_concurrency(self.settings.concurrency)) - set(self.fleet.names()):
+            log.warning("WEIGHBRIDGE_CONCURRENCY limits '%s', which is not served", name)
         if not self.fleet.slots:
             log.error(
                 "no model is served: the registry under %s is empty; `weighbridge train` fills it",

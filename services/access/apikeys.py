@@ -32,7 +32,7 @@ import orjson
 
 from audit.files import replace_file
 
-from .principal import MAX_PER_S, ROLES, Principal, Rate, Role
+from .principal import MAX_PER_S, ROLES, Principal, Rate, Role, known_roles
 
 __all__ = ["ApiKey", "KeyFileDamaged", "NewKey", "add", "matches", "new_key", "read", "revoke"]
 
@@ -142,12 +142,11 @@ def read(path: Path) -> dict[str, ApiKey]:
 
 
 def _parse_entry(item: dict[str, Any]) -> ApiKey:
-    roles = frozenset(role for role in ROLES if role in item["roles"])
     rate = item["rate"]
     entry = ApiKey(
         id=str(item["id"]),
         name=str(item["name"]),
-        roles=roles,
+        roles=known_roles(item["roles"]),
         salt=bytes.fromhex(item["salt"]),
         digest=bytes.fromhex(item["hmac_sha256"]),
         created=int(item["created"]),

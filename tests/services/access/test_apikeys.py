@@ -170,6 +170,16 @@ def test_a_damaged_file_is_refused_and_changes_nothing(path: Path, caplog) -> No
     assert book.usable() == 0
 
 
+def test_roles_are_a_list_of_whole_names(path: Path) -> None:
+    """A text that holds a role's name, or an unknown name, grants nothing."""
+    add(path, made())
+    found = json.loads(path.read_bytes())
+    for roles in ("infer", "infer,operate", ["inferx", "INFER", " infer"], {"x": 1}):
+        found["keys"][0]["roles"] = roles
+        path.write_text(json.dumps(found))
+        assert next(iter(read(path).values())).roles == frozenset()
+
+
 def test_a_file_that_others_may_write_is_refused(path: Path) -> None:
     add(path, made())
     for mode in (0o620, 0o602, 0o666):
