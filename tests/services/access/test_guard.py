@@ -47,6 +47,14 @@ def test_headers_are_one_credential_or_a_refusal(pairs) -> None:
     assert said.forced == any(v for n, v in pairs if n == b"x-weighbridge-arm")
 
 
+def test_two_credentials_are_none() -> None:
+    bearer, key = ("authorization", "Bearer abc"), ("x-api-key", "abc")
+    assert read_said([bearer]).credential == read_said([key]).credential == "abc"
+    for pairs in ([bearer, bearer], [key, key], [bearer, key], [key, ("cookie", "x"), bearer]):
+        with pytest.raises(BadRequest, match="more than one"):
+            read_said(pairs)
+
+
 def test_a_credential_is_not_printed() -> None:
     assert CANARY not in repr(read_said([(b"x-api-key", CANARY.encode())]))
     with pytest.raises(Unauthenticated) as found:
@@ -108,6 +116,16 @@ def test_what_changes_something_is_never_open(method: str, path: str) -> None:
     if need == ANYBODY:
         assert method in ("GET", "HEAD")
         assert path in ("/v2/health/live", "/v2/health/ready", "/livez", "/readyz", "/healthz")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "get"])
+def test_paths_that_change_something_need_more_than_a_role(method: str) -> None:
+    for path in ("/v1/experiments/reload", "/v1/experiments", "//v1//experiments/reload/"):
+        assert http_need(method, path) == OPERATE
+    for path in ("/v2/repository/models/m/load", "/v2/repository", "/v2//repository/x"):
+        assert http_need(method, path) == OPERATE
+    for path in ("/v2/health/live", "/livez", "/", "/v2", "/v1/outcomes", "/docs.json", "/cnn"):
+        assert http_need(method, path) == INFER
 
 
 def test_every_method_of_the_service_has_its_need() -> None:

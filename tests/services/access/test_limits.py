@@ -104,10 +104,16 @@ def test_places_are_given_back_whatever_happens() -> None:
             pass
         with limits.place("other"), limits.place("other"), limits.place("other"):
             pass
-    with pytest.raises(KeyError), limits.place("m"):
-        raise KeyError
-    with limits.place("m"), limits.place("m"):
-        pass
+    for _ in range(3):
+        with pytest.raises(KeyError), limits.place("m"):
+            raise KeyError
+        with (
+            limits.place("m"),
+            limits.place("m"),
+            pytest.raises(RateLimited),
+            limits.place("m"),
+        ):
+            pass
 
 
 async def test_a_cancelled_call_gives_its_place_back() -> None:

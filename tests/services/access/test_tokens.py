@@ -209,6 +209,24 @@ async def test_strangers_cannot_make_us_call_the_issuer(tokens, server, clock, o
     assert server.asked == before + 1
 
 
+async def test_an_algorithm_that_is_not_ours_calls_nobody(tokens, server, clock, one) -> None:
+    await tokens.verify(one.token())
+    clock.now += 11
+    before = server.asked
+    for text in (one.unsigned(), one.confused()):
+        with pytest.raises(Unauthenticated):
+            await tokens.verify(text)
+    assert server.asked == before
+
+
+async def test_the_same_keys_fetched_again_forget_nothing(tokens, one) -> None:
+    await tokens.verify(one.token())
+    await tokens.keys.refresh()
+    assert tokens.keys.version == 1
+    tokens.recall("other")
+    assert tokens.size == 1
+
+
 async def test_old_keys_serve_while_the_issuer_is_away_for_a_day(tokens, server, clock, one):
     await tokens.verify(one.token())
     for status, body in ((500, b""), (200, b"not json"), (200, b'{"keys": 1}')):
