@@ -183,15 +183,15 @@ class Gateway:
 
 def _announce() -> None:
     """Say what is ready and how to call it."""
-    scheme = "https" if _TLS else "http"
-    http = f"{scheme}://{_SETTINGS.host}:{_SETTINGS.http_port}"
+    host = f"[{_SETTINGS.host}]" if ":" in _SETTINGS.host else _SETTINGS.host
+    http = f"{'https' if _TLS else 'http'}://{host}:{_SETTINGS.http_port}"
     served = ", ".join(
         f"{s.name}:{s.version} on {house.fleet.slot(s.name, s.version).device}"
         for s in house.fleet.index()
         if s.state == "READY"
     )
     log.warning("ready: %s", served or "no model")
-    log.warning("HTTP %s  gRPC %s:%d", http, _SETTINGS.host, house.grpc.port)
+    log.warning("HTTP %s  gRPC %s:%d", http, host, house.grpc.port)
     example = os.path.relpath(Path(__file__).resolve().parent / "example.json")
     log.warning(
         "try: curl -s %s/v2/models/income/infer -H 'x-weighbridge-unit: alice' -d @%s",

@@ -1,12 +1,12 @@
 """Who may do what over HTTP, on a real server: every endpoint, every way around."""
 
 import json
-import subprocess
 
 import bentoml
 import grpc
 import httpx
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
@@ -238,7 +238,9 @@ def test_no_key_and_no_token_is_written_anywhere(callers) -> None:
     callers.collector.wait(trace, 4)
     exported = repr([callers.collector.spans, callers.collector.logs]).encode()
     assert not [secret for secret in secrets if secret in exported]
-    processes = subprocess.run(["ps", "axww"], capture_output=True, check=True).stdout
+    supervisor = psutil.Process(callers.server.process.pid)
+    started = [supervisor, *supervisor.children(recursive=True)]
+    processes = repr([process.cmdline() for process in started]).encode()
     assert not [secret for secret in secrets if secret in processes]
     figures = httpx.get(f"{callers.server.http}/metrics", headers=callers.http("review")).text
     assert 'weighbridge_refusals_total{origin="http",status="401"}' in figures

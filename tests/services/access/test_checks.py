@@ -5,9 +5,11 @@ import ssl
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from services.access.checks import AccessError, check_access, gated, open_guard
 from services.access.tls import TlsError, TlsFiles, bentoml_ssl, grpc_credentials
+from services.demo import run as run_demo
 from services.settings import Settings
 from tests.services.access.authority import Authority, Pair
 
@@ -124,6 +126,12 @@ def test_without_authentication_and_rates_there_is_no_gate(tmp_path) -> None:
     assert not gated(Settings(home=tmp_path, concurrency="income=3"))
     assert gated(Settings(home=tmp_path, rate_per_s=1))
     assert gated(Settings(home=tmp_path, auth="keys"))
+
+
+def test_the_demo_says_that_it_has_no_credentials(tmp_path) -> None:
+    for asked in ({"auth": "keys"}, {"tls_cert": "c.pem"}):
+        with pytest.raises(ValueError, match="the demo calls without credentials"):
+            run_demo(Settings(home=tmp_path, **asked), rows=1, console=Console())
 
 
 def test_settings_hold_no_secret(tmp_path) -> None:
