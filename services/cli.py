@@ -21,6 +21,7 @@ from experiments.errors import DefinitionError
 from experiments.plan import load_folder
 from runners.errors import RunnerError
 
+from .cli_apikey import apikey
 from .cli_audit import audit
 from .settings import settings
 from .wiring import open_registry, registry_signer
@@ -36,6 +37,7 @@ app = typer.Typer(
     help="Train, serve, prove and report model decisions.",
 )
 app.add_typer(audit, name="audit")
+app.add_typer(apikey, name="apikey")
 console = Console()
 errors = Console(stderr=True)
 

@@ -23,6 +23,7 @@ from runners.errors import ModelNotFound, ModelNotReady
 from runners.fleet import Fleet, Slot
 from runners.tensor import Array, Tensor, TensorSpec
 
+from .access.limits import Concurrency
 from .decision import Recorder, Taken
 from .faults import BadRequest, Forbidden, fault_of
 from .metrics import Metrics
@@ -97,6 +98,7 @@ class DataPlane:
         metrics: Metrics,
         timeout_s: float,
         allow_force: bool = False,
+        concurrency: Concurrency | None = None,
     ) -> None:
         """`timeout_s` is the deadline of a request that names none."""
         self.fleet = fleet
@@ -106,6 +108,7 @@ class DataPlane:
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._allow_force = allow_force
+        self._concurrency = concurrency or Concurrency()
         self.running = 0
         self.draining = False
 
@@ -114,6 +117,7 @@ class DataPlane:
 
         Raises:
             BadRequest, Forbidden: the caller's mistake.
+            RateLimited: the model answers as many calls as it may.
             RunnerError: the model's refusal.
             LogUnavailable, EntryTooLarge: the decision could not be recorded.
         """
@@ -122,7 +126,8 @@ class DataPlane:
             span = Span(f"infer {request.model[:64]}", SpanKind.SERVER, request.started_ns)
         self.running += 1
         try:
-            reply = await self._infer(request, span)
+            with self._concurrency.place(request.model):
+                reply = await self._infer(request, span)
         except Exception as exc:  # re-raised for the door; span and metrics learn of it here
             status = fault_of(exc).status
             if span is not None:

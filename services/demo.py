@@ -41,7 +41,16 @@ _DATATYPES = {"|u1": "UINT8", "<i8": "INT64", "<f4": "FP32", "|O": "BYTES"}
 
 
 def run(settings: Settings, *, rows: int, console: Console) -> int:
-    """Replay, report, verify; returns the exit status (0 when everything held)."""
+    """Replay, report, verify; returns the exit status (0 when everything held).
+
+    Raises:
+        ValueError: the settings ask for credentials or TLS, which the demo does not speak.
+    """
+    if settings.auth != "none" or settings.tls_cert:
+        raise ValueError(
+            "the demo calls without credentials and TLS: run it on a home folder of its own, "
+            "without WEIGHBRIDGE_AUTH and WEIGHBRIDGE_TLS_CERT"
+        )
     with _server(settings, console) as base:
         outcomes: list[dict[str, Any]] = []
         with Progress(console=console, transient=True) as progress:

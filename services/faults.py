@@ -22,7 +22,10 @@ __all__ = [
     "Fault",
     "Forbidden",
     "NotFound",
+    "RateLimited",
     "TooLarge",
+    "TryLater",
+    "Unauthenticated",
     "Unsupported",
     "fault_of",
     "report",
@@ -32,6 +35,7 @@ log = logging.getLogger("weighbridge")
 
 _GRPC = {
     400: 3,  # INVALID_ARGUMENT
+    401: 16,  # UNAUTHENTICATED
     403: 7,  # PERMISSION_DENIED
     404: 5,  # NOT_FOUND
     409: 6,  # ALREADY_EXISTS
@@ -54,6 +58,7 @@ class BadRequest(Exception):
     """The message does not follow the protocol; its text is for the caller."""
 
     status_hint = 400
+    retry_after_s: int | None = None
 
 
 class TooLarge(BadRequest):
@@ -74,10 +79,34 @@ class Conflict(BadRequest):
     status_hint = 409
 
 
+class Unauthenticated(BadRequest):
+    """No credential came with the call, or one that does not hold."""
+
+    status_hint = 401
+
+
 class Forbidden(BadRequest):
     """The caller may not do this."""
 
     status_hint = 403
+
+
+class RateLimited(BadRequest):
+    """The caller, or the model, has had its share; it may come back."""
+
+    status_hint = 429
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        """`retry_after_s` is when to come back, in whole seconds."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TryLater(BadRequest):
+    """Somebody else whom the answer needs is away."""
+
+    status_hint = 503
+    retry_after_s = 1
 
 
 class Unsupported(BadRequest):
@@ -98,6 +127,11 @@ class Fault(NamedTuple):
         """The gRPC status code of the same meaning."""
         return _GRPC.get(self.status, 13)
 
+    @property
+    def trailers(self) -> tuple[tuple[str, str], ...]:
+        """Trailing metadata over gRPC: when to come back, as HTTP's header says it."""
+        return () if self.retry_after_s is None else (("retry-after", str(self.retry_after_s)),)
+
 
 def fault_of(error: BaseException) -> Fault:
     """Turn any error into what the caller may know; pure."""
@@ -109,7 +143,7 @@ def fault_of(error: BaseException) -> Fault:
 
 def _fault_of(error: BaseException) -> Fault:
     if isinstance(error, BadRequest):
-        return Fault(error.status_hint, str(error), None)
+        return Fault(error.status_hint, str(error), error.retry_after_s)
     if isinstance(error, LogUnavailable):
         return Fault(503, "the answer could not be recorded, so it is not given; try again", 1)
     if isinstance(error, EntryTooLarge):

@@ -2,7 +2,8 @@
 
 Rule: `/v1` and `/v2` go straight to our ASGI door, because BentoML's own request path costs
 several times a small model (see docs/adr/0002-fast-path.md); everything else (native endpoints,
-`/livez`, `/readyz`, `/metrics`) stays BentoML's. All of them end in the same data plane.
+`/livez`, `/readyz`, `/metrics`) stays BentoML's. All of them end in the same data plane, and all
+stand behind the gate of `access/` when one is set up.
 Source: bentoml 1.4 `Service.to_asgi`, the one method that is overridden. Where it is not as
 expected, or WEIGHBRIDGE_FAST_PATH=false, the same door is mounted inside BentoML's application.
 """
@@ -23,6 +24,9 @@ from _bentoml_sdk import Service
 from runners.fleet import Fleet
 
 from . import preflight, wire
+from .access.checks import gated, tls_of
+from .access.gate import HttpGate
+from .access.tls import bentoml_ssl
 from .explainer import Explainer
 from .front import front_page
 from .native import hide_inputs, predict
@@ -36,6 +40,7 @@ __all__ = ["Gateway"]
 
 log = logging.getLogger("weighbridge")
 _SETTINGS = settings()
+_TLS = tls_of(_SETTINGS)
 Scope = MutableMapping[str, Any]
 
 
@@ -47,7 +52,6 @@ class FastPath(Service):
     def to_asgi(self, is_main: bool = True) -> Callable[..., Awaitable[None]]:
         """Put our door in front of BentoML's application."""
         inner = super().to_asgi(is_main=is_main)
-        wire.install(lambda: house.http)
 
         async def app(scope: Scope, receive: Any, send: Any) -> None:
             if scope["type"] == "http" and _ours(scope["path"]):
@@ -57,7 +61,9 @@ class FastPath(Service):
             else:
                 await inner(scope, receive, send)
 
-        return app
+        gate = HttpGate(app, lambda: house.guard) if gated(_SETTINGS) else None
+        wire.install(lambda: house.http, gate)
+        return gate or app
 
 
 def _ours(path: str) -> bool:
@@ -87,10 +93,18 @@ def _mounted(inner: type) -> type:
     return inner
 
 
+def _gated(service: Any) -> Any:
+    """Put the gate inside BentoML's application where it cannot stand before it."""
+    if not _FAST and gated(_SETTINGS):
+        service.add_asgi_middleware(HttpGate, guard=lambda: house.guard)
+    return service
+
+
 _FAST = _fast()
 house = House(_SETTINGS)
 
 
+@_gated
 @bentoml.service(
     name="Gateway",
     service_class=FastPath if _FAST else Service,
@@ -98,6 +112,7 @@ house = House(_SETTINGS)
     http={"host": _SETTINGS.host, "port": _SETTINGS.http_port},
     traffic={"timeout": 60},
     metrics={"enabled": True},
+    **bentoml_ssl(_TLS),
 )
 @_mounted
 class Gateway:
@@ -170,14 +185,15 @@ class Gateway:
 
 def _announce() -> None:
     """Say what is ready and how to call it."""
-    http = f"http://{_SETTINGS.host}:{_SETTINGS.http_port}"
+    host = f"[{_SETTINGS.host}]" if ":" in _SETTINGS.host else _SETTINGS.host
+    http = f"{'https' if _TLS else 'http'}://{host}:{_SETTINGS.http_port}"
     served = ", ".join(
         f"{s.name}:{s.version} on {house.fleet.slot(s.name, s.version).device}"
         for s in house.fleet.index()
         if s.state == "READY"
     )
     log.warning("ready: %s", served or "no model")
-    log.warning("HTTP %s  gRPC %s:%d", http, _SETTINGS.host, house.grpc.port)
+    log.warning("HTTP %s  gRPC %s:%d", http, host, house.grpc.port)
     example = os.path.relpath(Path(__file__).resolve().parent / "example.json")
     log.warning(
         "try: curl -s %s/v2/models/income/infer -H 'x-weighbridge-unit: alice' -d @%s",

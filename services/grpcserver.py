@@ -14,6 +14,7 @@ Source: gRPC health checking protocol v1; server reflection v1alpha; pygrpc-nati
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import grpc
@@ -55,17 +56,19 @@ class GrpcServer:
         engine: Engine = "native",
         connection_age_s: float = 0,
         credentials: grpc.ServerCredentials | None = None,
+        interceptors: Sequence[Any] = (),
     ) -> None:
         """Bind `address:port`; 0 picks a free port.
 
         Args:
             servicer: answers the calls.
-            address: where to listen.
-            port: where to listen.
-            max_bytes: of one request.
+            address: an IP address.
+            port: of `address`; 0 picks a free one.
+            max_bytes: the largest request.
             engine: the one to prefer; `self.engine` says which one it became.
             connection_age_s: ask channels to reconnect after this; 0 never does.
             credentials: for TLS; None serves in clear.
+            interceptors: stand before every method, health checks included.
 
         Raises:
             PortInUse: another program listens there.
@@ -80,7 +83,7 @@ class GrpcServer:
             options.append(("grpc.max_connection_age_ms", round(connection_age_s * 1000)))
             options.append(("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS))
         make = pygrpc_native.aio.server if self.engine == "native" else grpc.aio.server
-        self._server = make(options=options)
+        self._server = make(interceptors=interceptors, options=options)
         handlers = _handlers(servicer)
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, handlers),)
@@ -90,12 +93,12 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server, pool=POOL)
-        target = f"{address}:{port}"
         try:
+            where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
             if credentials is None:
-                self.port = self._server.add_insecure_port(target)
+                self.port = self._server.add_insecure_port(where)
             else:
-                self.port = self._server.add_secure_port(target, credentials)
+                self.port = self._server.add_secure_port(where, credentials)
         except (RuntimeError, OSError) as exc:
             raise PortInUse(_taken(address, port)) from exc
         if port and self.port != port:

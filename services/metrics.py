@@ -27,7 +27,7 @@ class Metrics:
         )
         self._refusals = Counter(
             "weighbridge_refusals",
-            "Inference calls that were refused, by HTTP status of the refusal.",
+            "Calls that were refused, by HTTP status of the refusal.",
             ["status", "origin"],
             registry=registry,
         )

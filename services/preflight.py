@@ -2,7 +2,8 @@
 
 Rule: BentoML restarts a worker that dies, which is right at three in the morning and wrong for a
 taken port; so the process that starts the workers first tries what they will need: the keys, the
-log (opening it is recovering it), the device and the gRPC port. Nothing is kept open.
+log (opening it is recovering it), the device and the gRPC port. Nothing is kept open. What must not
+start at all (an open door to the world, a TLS key for all to read) is found here, too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import os
 import socket
 import sys
 from contextlib import closing
+from pathlib import Path
+
+import click
+from bentoml._internal.configuration.containers import BentoMLContainer
 
 from audit.errors import AuditError
 from audit.keys import Keyring
@@ -18,30 +23,45 @@ from audit.log import Log
 from runners.errors import RunnerError
 from runners.onnx import check_installation
 
+from .access.checks import check_access
 from .settings import Settings
 
 __all__ = ["check"]
+
+_FILES = ("api_keys", "jwt_jwks", "tls_cert", "tls_key", "tls_client_ca")
 
 
 def check(settings: Settings) -> None:
     """Try what the workers will need; end the process with status 1 and a sentence if it fails.
 
     BentoML starts the workers of a bento inside the bento's own folder; a relative home means the
-    folder that the operator stands in, so it is made absolute here, for all of them.
+    folder that the operator stands in, so it is made absolute here, for all of them; so are files.
     """
     os.environ["WEIGHBRIDGE_HOME"] = str(settings.home.absolute())
     os.environ["WEIGHBRIDGE_DEFINITIONS"] = str(settings.definitions.absolute())
+    for name in _FILES:
+        where = getattr(settings, name)
+        if where and "://" not in where:
+            os.environ[f"WEIGHBRIDGE_{name.upper()}"] = str(Path(where).absolute())
     try:
+        check_access(settings, _http_host())
         check_installation(settings.device)
         _check_port(settings.host, settings.grpc_port)
         keyring = Keyring.load_or_create(settings.keys_dir)
         log = Log.open(settings.log_dir, keyring, origin=settings.origin)
         log.close()
-    except (AuditError, RunnerError, OSError) as exc:
+    except (AuditError, RunnerError, OSError, ValueError) as exc:
         sys.stderr.write(f"weighbridge: not started: {exc}\n")
         raise SystemExit(1) from exc
     if log.recovered.cut is not None:
         sys.stderr.write(f"weighbridge: recovered the log: cut a torn tail, {log.recovered.cut}\n")
+
+
+def _http_host() -> str:
+    """Where BentoML will listen: its command line wins, then its configuration (ours included)."""
+    context = click.get_current_context(silent=True)
+    given = context.params.get("host") if context is not None else None
+    return str(given or BentoMLContainer.http.host.get())
 
 
 def _check_port(host: str, port: int) -> None:

@@ -14,7 +14,7 @@ messages.py reads and writes tensors.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -46,12 +46,17 @@ class Servicer:
         status: Callable[[int], Any],
         *,
         always_raw: bool = False,
+        again: Callable[[Any], Awaitable[None]] | None = None,
     ) -> None:
-        """`status` turns a code's number into what `context.abort` takes."""
+        """`status` turns a code's number into what `context.abort` takes.
+
+        `again` may refuse a message of a stream, by its context; None asks nobody.
+        """
         self._plane = plane
         self._admin = admin
         self._status = status
         self._always_raw = always_raw
+        self._again = again
 
     async def call(self, name: str, data: bytes, context: Any) -> Any:
         """Run a unary method; refusals become a status of the call."""
@@ -59,7 +64,7 @@ class Servicer:
             return await getattr(self, name)(_parsed(name, data), context)
         except Exception as exc:  # noqa: BLE001  the edge: the caller gets a code, we the log
             fault = report(exc)
-            await context.abort(self._status(fault.grpc_code), fault.message)
+            await context.abort(self._status(fault.grpc_code), fault.message, fault.trailers)
 
     async def ServerLive(self, _: Any, __: Any) -> Any:  # noqa: N802, D102
         return message("ServerLiveResponse")(live=True)
@@ -108,6 +113,8 @@ class Servicer:
             try:
                 request = _parsed("ModelStreamInfer", data)
                 request_id = checked_id(request.id)
+                if self._again is not None:
+                    await self._again(context)
                 reply, raw = await self._infer(request, context)
             except Exception as exc:  # noqa: BLE001  the edge, as in `call`
                 refused = _StreamResponse(error_message=report(exc).message)

@@ -13,8 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .access.limits import parse_concurrency
 
 __all__ = ["Settings", "SettingsError", "settings"]
 
@@ -72,6 +74,30 @@ class Settings(BaseSettings):
     fast_path: bool = Field(True, description="answer /v1 and /v2 before BentoML's middleware")
     allow_force: bool = Field(False, description="honour x-weighbridge-arm")
     drain_s: float = Field(10.0, ge=0, description="longest wait for running requests at stop")
+    auth: Literal["none", "keys", "jwt", "keys,jwt"] = Field(
+        "none", description="how callers prove who they are"
+    )
+    allow_open: bool = Field(False, description="listen beyond loopback without authentication")
+    api_keys: str = Field("", description="file of API keys; empty is one below keys/")
+    jwt_issuer: str = Field("", description="the iss that tokens must hold")
+    jwt_audience: str = Field("", description="the aud that tokens must hold")
+    jwt_jwks: str = Field("", description="URL or file of the issuer's public keys")
+    jwt_algorithms: str = Field("RS256,PS256,ES256,EdDSA", description="signatures accepted")
+    jwt_roles_claim: str = Field("roles", description="claim that lists the roles")
+    tls_cert: str = Field("", description="PEM certificate chain; with it both doors speak TLS")
+    tls_key: str = Field("", description="PEM key of the certificate")
+    tls_client_ca: str = Field("", description="PEM CA whose certificates clients must show")
+    rate_per_s: float = Field(
+        0, ge=0, le=1e6, description="calls per second and principal; 0 is no limit"
+    )
+    rate_burst: int = Field(0, ge=0, description="calls at once after a rest; 0 is one second's")
+    concurrency: str = Field("", description="calls at once per model, MODEL=PLACES,...")
+
+    @field_validator("concurrency")
+    @classmethod
+    def _readable(cls, text: str) -> str:
+        parse_concurrency(text)
+        return text
 
     @property
     def bentoml_home(self) -> Path:

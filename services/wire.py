@@ -5,7 +5,9 @@ goes from the parser to the door and its reply leaves in one piece. Everything e
 comes while another request of the same connection is being answered, stays uvicorn's.
 Rule 2: replies leave in the order of their requests; a client that goes away cancels its work; a
 server that stops answers what it has taken.
-Rule 3: what is no HTTP is answered as JSON like any other mistake.
+Rule 3: with authentication on, only a body that fits into uvicorn's own buffer is read before its
+caller is known.
+Rule 4: what is no HTTP is answered as JSON like any other mistake.
 Source: uvicorn's `HttpToolsProtocol`, which is subclassed; `fits` says whether it is as expected,
 and where it is not, uvicorn's own is used (docs/adr/0011-short-way.md).
 """
@@ -18,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from .access.gate import HttpGate, answer_of
 from .faults import TooLarge
+from .http import HttpDoor, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from .http import HttpDoor, Result
 
 __all__ = ["Connection", "install"]
 
@@ -78,6 +81,7 @@ class Connection(HttpToolsProtocol):
     """One client's connection."""
 
     door: Callable[[], HttpDoor]
+    gate: HttpGate | None = None
     _call: _Call | None = None
     _running: _Call | None = None
 
@@ -115,7 +119,13 @@ class Connection(HttpToolsProtocol):
             and self.limit_concurrency is None
             and self.parser.get_method() == b"POST"
             and not self.parser.should_upgrade()
+            and (self.gate is None or self._is_small())
         )
+
+    def _is_small(self) -> bool:
+        """Whether so little is announced that it may be read before its caller is known."""
+        sizes = [value for name, value in self.headers if name == b"content-length"]
+        return len(sizes) == 1 and sizes[0].isdigit() and int(sizes[0]) <= HIGH_WATER_LIMIT
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -151,13 +161,21 @@ class Connection(HttpToolsProtocol):
 
     async def _answer(self, call: _Call, body: bytes) -> None:
         try:
-            result = await self.door().call(call.path, call.headers, body)
+            result = await self._refusal(call)
+            if result is None:
+                result = await self.door().call(call.path, call.headers, body)
         finally:
             self._running = None
         if self.flow.write_paused:
             await self.flow.drain()
         if not call.disconnected:
             self._reply(call, result)
+
+    async def _refusal(self, call: _Call) -> Result | None:
+        if self.gate is None:
+            return None
+        fault = await self.gate.refusal("POST", call.path, call.headers)
+        return None if fault is None else Result(*answer_of(fault))
 
     def _reply(self, call: _Call, result: Result) -> None:
         """Write one whole reply and go on with what came behind it."""
@@ -187,12 +205,17 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-def install(door: Callable[[], HttpDoor]) -> bool:
-    """Let uvicorn serve this process's connections as `Connection`; False where it does not fit."""
+def install(door: Callable[[], HttpDoor], gate: HttpGate | None = None) -> bool:
+    """Let uvicorn serve this process's connections as `Connection`; False where it does not fit.
+
+    Args:
+        door: what answers, asked for at each call, because it opens later.
+        gate: what asks who calls, before the door; None asks nobody.
+    """
     fits = "auto" in HTTP_PROTOCOLS and all(hasattr(HttpToolsProtocol, m) for m in _OVERRIDDEN)
     if not fits:
         log.warning("this uvicorn has other connections: inference calls take the long way")
         return False
-    chosen: Any = type("Connection", (Connection,), {"door": staticmethod(door)})
+    chosen: Any = type("Connection", (Connection,), {"door": staticmethod(door), "gate": gate})
     HTTP_PROTOCOLS["auto"] = chosen
     return True

@@ -34,6 +34,11 @@ from runners.fleet import Fleet, Slot
 from runners.onnx import OnnxModel, check_installation
 from runners.registry import SIGNER, Artefact, Registry
 
+from .access.checks import gated, open_guard, tls_of
+from .access.guard import Guard
+from .access.limits import Concurrency, parse_concurrency
+from .access.rpcgate import RpcGate
+from .access.tls import grpc_credentials
 from .admin import Admin
 from .dataplane import DataPlane
 from .decision import Recorder
@@ -94,6 +99,7 @@ class House:
         """Nothing is opened yet."""
         self.settings = settings
         self.ready = False
+        self.guard: Guard | None = None
         self._stack = contextlib.AsyncExitStack()
         self._known: dict[tuple[str, str], str] = {}
 
@@ -208,14 +214,20 @@ class House:
 
     async def _open_doors(self, explain: RemoteExplain | None) -> None:
         settings = self.settings
+        metrics = Metrics()
+        self.guard = guard = await open_guard(settings, metrics.refused)
+        self._stack.push_async_callback(guard.close)
+        gate = RpcGate(guard, status_of) if gated(settings) else None
         self.plane = DataPlane(
             fleet=self.fleet,
             router=self.router,
             recorder=self.recorder,
             telemetry=self.telemetry,
-            metrics=Metrics(),
+            metrics=metrics,
             timeout_s=settings.timeout_ms / 1000,
-            allow_force=settings.allow_force,
+            # With authentication on, the gate asks whoever forces an arm for the role.
+            allow_force=settings.allow_force or not guard.open,
+            concurrency=Concurrency(parse_concurrency(settings.concurrency)),
         )
         self.admin = Admin(self.fleet, self.router, self.outcomes, ready=lambda: self.ready)
         self.http = HttpDoor(
@@ -225,12 +237,14 @@ class House:
             max_body_bytes=settings.max_body_bytes,
         )
         self.grpc = GrpcServer(
-            Servicer(self.plane, self.admin, status_of),
+            Servicer(self.plane, self.admin, status_of, again=gate.again if gate else None),
             address=settings.host,
             port=settings.grpc_port,
             max_bytes=settings.max_body_bytes,
             engine=settings.grpc_engine,
             connection_age_s=settings.grpc_connection_age_s,
+            credentials=grpc_credentials(tls_of(settings)),
+            interceptors=[gate] if gate else [],
         )
         self._stack.push_async_callback(self._drain)
         await self.grpc.start()
@@ -256,6 +270,8 @@ class House:
         for status in self.fleet.index():
             if status.state != "READY":
                 log.error("%s:%s is %s: %s", *status)
+        for name in set(parse_concurrency(self.settings.concurrency)) - set(self.fleet.names()):
+            log.warning("WEIGHBRIDGE_CONCURRENCY limits '%s', which is not served", name)
         if not self.fleet.slots:
             log.error(
                 "no model is served: the registry under %s is empty; `weighbridge train` fills it",

@@ -11,7 +11,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import callers as callers_module
 import server as servers
+
+from tests.conftest import link_models
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +51,17 @@ def each_engine(request: pytest.FixtureRequest) -> servers.Server:
     name = "gateway" if request.param == "native" else "grpcio_gateway"
     found: servers.Server = request.getfixturevalue(name)
     return found
+
+
+@pytest.fixture(scope="module")
+def callers(
+    trained_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[callers_module.Callers]:
+    """A gateway that asks who calls, for one module, and keys of every role."""
+    own = tmp_path_factory.mktemp("access")
+    link_models(trained_home, own)
+    with callers_module.asking(own) as found:
+        yield found
 
 
 INCOME: dict[str, Any] = {

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -33,10 +34,11 @@ class Server:
     grpc_port: int
     log: Path
     environment: Mapping[str, str] = field(repr=False)
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
 
     @property
     def http(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.http_port}"
 
     @property
     def grpc(self) -> str:
@@ -70,8 +72,8 @@ class Server:
         return self.process.wait(40)
 
 
-def start(home: Path, **settings: str) -> Server:
-    """Start a gateway on free ports and wait until it is ready."""
+def start(home: Path, *, tls: ssl.SSLContext | None = None, **settings: str) -> Server:
+    """Start a gateway on free ports and wait until it is ready; `tls` is how a client trusts it."""
     http_port, grpc_port = free_port(), free_port()
     log = home / "server.log"
     environment = dict(os.environ) | {
@@ -88,7 +90,7 @@ def start(home: Path, **settings: str) -> Server:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=out, stderr=out, start_new_session=True
         )
-    server = Server(process, home, http_port, grpc_port, log, environment)
+    server = Server(process, home, http_port, grpc_port, log, environment, tls)
     wait_ready(server)
     return server
 
@@ -99,7 +101,8 @@ def wait_ready(server: Server) -> None:
         if server.process.poll() is not None:
             break
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{server.http}/v2/health/ready", timeout=2).status_code == 200:
+            url, trust = f"{server.http}/v2/health/ready", server.tls or True
+            if httpx.get(url, timeout=2, verify=trust).status_code == 200:
                 return
         time.sleep(0.1)
     server.stop(kill=True)
@@ -107,9 +110,9 @@ def wait_ready(server: Server) -> None:
 
 
 @contextlib.contextmanager
-def running(home: Path, **settings: str) -> Iterator[Server]:
+def running(home: Path, *, tls: ssl.SSLContext | None = None, **settings: str) -> Iterator[Server]:
     """A gateway for the length of a `with` block."""
-    server = start(home, **settings)
+    server = start(home, tls=tls, **settings)
     try:
         yield server
     finally:

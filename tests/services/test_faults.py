@@ -14,7 +14,18 @@ from runners.errors import (
     ModelNotReady,
     Overloaded,
 )
-from services.faults import BadRequest, Conflict, Forbidden, TooLarge, Unsupported, fault_of, report
+from services.faults import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    RateLimited,
+    TooLarge,
+    TryLater,
+    Unauthenticated,
+    Unsupported,
+    fault_of,
+    report,
+)
 
 SECRET = "canary"
 
@@ -25,7 +36,10 @@ SECRET = "canary"
         (BadRequest(SECRET), 400, 3, True),
         (TooLarge(SECRET), 413, 3, True),
         (Conflict(SECRET), 409, 6, True),
+        (Unauthenticated(SECRET), 401, 16, True),
         (Forbidden(SECRET), 403, 7, True),
+        (RateLimited(SECRET), 429, 8, True),
+        (TryLater(SECRET), 503, 14, True),
         (Unsupported(SECRET), 501, 12, True),
         (InputInvalid(SECRET), 400, 3, True),
         (ModelNotFound(SECRET), 404, 5, True),
@@ -52,6 +66,8 @@ def test_an_error_has_one_status_and_our_faults_keep_their_text(error, status, c
 def test_who_may_come_back_is_told_when(error) -> None:
     assert fault_of(error).retry_after_s == 1
     assert fault_of(BadRequest("x")).retry_after_s is None
+    assert fault_of(RateLimited("x", 7)).retry_after_s == 7
+    assert fault_of(TryLater("x")).retry_after_s == 1
 
 
 def test_a_text_fits_into_a_grpc_trailer() -> None:
