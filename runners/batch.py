@@ -97,8 +97,7 @@ class Batcher:
         if self._worker is not None:
             self._arm(call)
         elif self._turn is None:
-            # All that came in with the same turn of the loop is one batch.
-            self._turn = loop.call_soon(self._begin)
+            self._turn = loop.call_soon(self._gather, len(self._queue))
         try:
             return await call.future
         except asyncio.CancelledError:
@@ -134,6 +133,13 @@ class Batcher:
             self._begin()
         if self._worker is not None:
             await asyncio.wait([self._worker])
+
+    def _gather(self, seen: int) -> None:
+        """Begin when a turn of the loop has brought no more calls: what is ready is one batch."""
+        if len(self._queue) > seen and self._queued_rows < self._max_rows:
+            self._turn = asyncio.get_running_loop().call_soon(self._gather, len(self._queue))
+        else:
+            self._begin()
 
     def _begin(self) -> None:
         """Answer short batches at once; the first long one moves the queue to the thread."""
