@@ -31,11 +31,16 @@ __all__ = ["Answer", "Batcher"]
 
 
 class Answer(NamedTuple):
-    """What one caller gets: its own rows, and where its time went (seconds)."""
+    """What one caller gets: its own rows, and where its time went (seconds).
+
+    `batch_rows` is the size of the batch that the rows were part of, of each piece where they ran
+    in pieces; 0 where that is not known.
+    """
 
     outputs: dict[str, Array]
     queue_s: float
     infer_s: float
+    batch_rows: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -146,12 +151,12 @@ class Batcher:
             await self._run_alone(calls, exc)
             return
         spent = time.monotonic() - started
-        first = 0
+        first, rows = 0, min(sum(call.rows for call in calls), self._max_rows)
         for call in calls:
             last = first + call.rows
             if not call.future.done():
                 own = {name: data[first:last] for name, data in outputs.items()}
-                call.future.set_result(Answer(own, started - call.queued, spent))
+                call.future.set_result(Answer(own, started - call.queued, spent, rows))
             first = last
 
     async def _run_alone(self, calls: list[_Call], error: RunnerError) -> None:

@@ -62,6 +62,14 @@ class Settings(BaseSettings):
     explainer: bool = Field(True, description="start the explainer service")
     fast_path: bool = Field(True, description="answer /v1 and /v2 before BentoML's middleware")
     allow_force: bool = Field(False, description="honour x-weighbridge-arm")
+    grpc_always_raw: bool = Field(False, description="answer gRPC with raw tensors only")
+    base_path: str = Field("", description="a path that may stand in front of every other")
+    read_timeout_s: float = Field(
+        30.0, gt=0, description="longest wait for an HTTP request's head, or for its body to move"
+    )
+    max_head_bytes: int = Field(
+        64 << 10, ge=4096, description="largest HTTP request line and headers together"
+    )
     drain_s: float = Field(10.0, ge=0, description="longest wait for running requests at stop")
 
     @property

@@ -213,7 +213,13 @@ class House:
             timeout_s=settings.timeout_ms / 1000,
             allow_force=settings.allow_force,
         )
-        self.admin = Admin(self.fleet, self.router, self.outcomes, ready=lambda: self.ready)
+        self.admin = Admin(
+            self.fleet,
+            self.router,
+            self.outcomes,
+            ready=lambda: self.ready,
+            statistics=self.plane.statistics,
+        )
         self.http = HttpDoor(
             self.plane,
             self.admin,
@@ -221,7 +227,7 @@ class House:
             max_body_bytes=settings.max_body_bytes,
         )
         self.grpc = GrpcServer(
-            Servicer(self.plane, self.admin, status_of),
+            Servicer(self.plane, self.admin, status_of, always_raw=settings.grpc_always_raw),
             address=settings.host,
             port=settings.grpc_port,
             max_bytes=settings.max_body_bytes,
