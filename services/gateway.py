@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import bentoml
 import numpy as np
@@ -22,11 +22,12 @@ from _bentoml_sdk import Service
 
 from runners.fleet import Fleet
 
-from . import preflight
+from . import httpserver, preflight
 from .explainer import Explainer
 from .front import front_page
-from .native import hide_inputs, predict
+from .native import NATIVE_PATHS, hide_inputs, predict
 from .orphans import end_with_parent
+from .outer import Outer, without_base
 from .runners import CnnRunner, DnnRunner, LstmRunner, attach_runners
 from .settings import settings
 from .watch import watch
@@ -36,6 +37,11 @@ __all__ = ["Gateway"]
 
 log = logging.getLogger("weighbridge")
 _SETTINGS = settings()
+_OUTER: dict[str, Any] = {
+    "base_path": _SETTINGS.base_path,
+    "max_body_bytes": _SETTINGS.max_body_bytes,
+    "native": NATIVE_PATHS,
+}
 Scope = MutableMapping[str, Any]
 
 
@@ -46,9 +52,12 @@ class FastPath(Service):
 
     def to_asgi(self, is_main: bool = True) -> Callable[..., Awaitable[None]]:
         """Put our door in front of BentoML's application."""
-        inner = super().to_asgi(is_main=is_main)
+        inner = Outer(super().to_asgi(is_main=is_main), **_OUTER)
+        base = _SETTINGS.base_path
 
         async def app(scope: Scope, receive: Any, send: Any) -> None:
+            if base or scope.get("root_path"):
+                scope = without_base(scope, base) if scope["type"] == "http" else scope
             if scope["type"] == "http" and _ours(scope["path"]):
                 await house.http(scope, receive, send)
             elif scope["type"] == "http" and scope["path"] == "/":
@@ -87,6 +96,7 @@ def _mounted(inner: type) -> type:
 
 
 _FAST = _fast()
+httpserver.install(read_timeout_s=_SETTINGS.read_timeout_s, max_head_bytes=_SETTINGS.max_head_bytes)
 house = House(_SETTINGS)
 
 
@@ -145,26 +155,35 @@ class Gateway:
     @bentoml.api(route="/cnn")
     async def cnn(
         self,
+        ctx: bentoml.Context,
         image: np.ndarray,  # bare: bentoml reads the class
         model: str = "digits",
         unit: str = "",
     ) -> dict[str, Any]:
         """Classify images of pixels 0-255, shape (rows, 28, 28, 1)."""
-        return await predict(house.plane, house.admin, model, {"image": image}, unit)
+        return await predict(house, ctx, model, {"image": image}, unit)
 
     @bentoml.api(route="/lstm")
     async def lstm(
-        self, text: list[str], model: str = "sentiment", unit: str = ""
+        self, ctx: bentoml.Context, text: list[str], model: str = "sentiment", unit: str = ""
     ) -> dict[str, Any]:
         """Classify texts."""
-        return await predict(house.plane, house.admin, model, {"text": text}, unit)
+        return await predict(house, ctx, model, {"text": text}, unit)
 
     @bentoml.api(route="/dnn")
     async def dnn(
-        self, rows: list[dict[str, Any]], model: str = "income", unit: str = ""
+        self,
+        ctx: bentoml.Context,
+        rows: list[dict[str, Any]],
+        model: str = "income",
+        unit: str = "",
     ) -> dict[str, Any]:
         """Score rows of named columns."""
-        return await predict(house.plane, house.admin, model, {"rows": rows}, unit)
+        return await predict(house, ctx, model, {"rows": rows}, unit)
+
+
+if not _FAST:
+    cast("Any", Gateway).add_asgi_middleware(Outer, **_OUTER)
 
 
 def _announce() -> None:

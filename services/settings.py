@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 __all__ = ["Settings", "SettingsError", "settings"]
@@ -71,6 +72,17 @@ class Settings(BaseSettings):
         64 << 10, ge=4096, description="largest HTTP request line and headers together"
     )
     drain_s: float = Field(10.0, ge=0, description="longest wait for running requests at stop")
+
+    @field_validator("base_path")
+    @classmethod
+    def _plain_path(cls, path: str) -> str:
+        parts = path.rstrip("/").split("/")[1:]
+        plain = all(re.fullmatch(r"[\w.~-]*[\w~-][\w.~-]*", part, re.ASCII) for part in parts)
+        if path and (not path.startswith("/") or not plain or parts[:1] in (["v1"], ["v2"])):
+            raise ValueError(
+                "must be a path such as /ml/gateway that does not begin with /v1 or /v2"
+            )
+        return path.rstrip("/")
 
     @property
     def bentoml_home(self) -> Path:
