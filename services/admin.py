@@ -18,6 +18,7 @@ from runners.tensor import Signature, TensorSpec
 from .codec import parse_json
 from .faults import NotFound
 from .modelconfig import engine, model_config
+from .openapi import document
 from .outcomes import Outcomes
 from .repository import Repository
 from .router import Router, newest_ready
@@ -82,6 +83,8 @@ class Admin:
             case ("GET", "health", "ready"):
                 ready = self.ready()
                 return Answer(200 if ready else 503, {"ready": ready, "live": True})
+            case ("GET", "openapi.json"):
+                return Answer(200, document(self.fleet, version=VERSION))
             case ("GET", "models"):
                 return Answer(200, {"models": self.fleet.names()})
             case ("GET", "models", "stats"):

@@ -17,7 +17,8 @@ _LINKS = (
     ("/v2/health/ready", "readiness"),
     ("/v1/experiments", "experiments in force"),
     ("/metrics", "Prometheus figures"),
-    ("/docs.json", "OpenAPI description of the native endpoints"),
+    ("/v2/openapi.json", "OpenAPI 3.1 description of all of it"),
+    ("/docs.json", "BentoML's own description of the native endpoints"),
 )
 _ROWS = "".join(f'<tr><td><a href="{p}">{p}</a></td><td>{what}</td></tr>' for p, what in _LINKS)
 _PAGE = f"""<!doctype html>
