@@ -16,7 +16,7 @@ from runners.fleet import Fleet, Slot
 from runners.tensor import Signature, TensorSpec
 
 from .codec import parse_json
-from .faults import NotFound
+from .faults import NotFound, Unsupported
 from .modelconfig import engine, model_config
 from .openapi import document
 from .outcomes import Outcomes
@@ -96,6 +96,8 @@ class Admin:
                 return Answer(200, await self.repository.index(only_ready=only_ready))
             case ("POST", "repository", "models", name, *rest, "load" | "unload" as verb):
                 return await self._change(name, rest, verb, _object(body).get("parameters"))
+            case (_, "trace" | "logging" | "systemsharedmemory" | "cudasharedmemory" as what, *_):
+                raise Unsupported(f"'{what}' belongs to Triton; this server does not have it")
             case _:
                 raise NotFound(f"no such path: {method} /v2/{'/'.join(parts)}"[:200])
 

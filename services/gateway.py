@@ -61,7 +61,7 @@ class FastPath(Service):
             if scope["type"] == "http" and _ours(scope["path"]):
                 await house.http(scope, receive, send)
             elif scope["type"] == "http" and scope["path"] == "/":
-                await front_page(send, scope["method"])
+                await front_page(scope, send)
             else:
                 await inner(scope, receive, send)
 

@@ -55,7 +55,9 @@ def test_the_base_path_may_stand_in_front_of_everything(narrow, base) -> None:
     assert httpx.post(f"{url}/lstm", json={"text": ["fine"]}).status_code == 200
     assert httpx.get(f"{url}/livez").status_code == 200
     assert "weighbridge_decisions_total" in httpx.get(f"{url}/metrics").text
-    assert httpx.get(f"{url}/").headers["content-type"].startswith("text/html")
+    page = httpx.get(f"{url}/", headers={"accept": "text/html,*/*;q=0.8"})
+    assert page.headers["content-type"].startswith("text/html")
+    assert httpx.get(f"{url}/").json() == {"status": "alive"}
 
 
 def test_what_only_looks_like_the_base_path_is_not_it(narrow) -> None:
@@ -247,6 +249,7 @@ def test_native_endpoints_take_our_headers_and_answer_with_them(gateway, income)
         ("/nothing", b"x", {}, 404),
         ("/lstm/nothing", b"x", {}, 404),
         ("/docs.json", b"x", {}, 405),
+        ("/", b"x", {}, 405),
     ],
 )
 def test_every_refusal_of_a_native_path_is_in_our_form(

@@ -1,4 +1,4 @@
-"""The OpenAPI document is valid, its examples are answered, and a fuzzer made from it finds no fault.
+"""The OpenAPI document is valid, its examples are answered, and a fuzzer made of it finds nothing.
 
 The fuzzer is schemathesis, run as a program of its own against a gateway of its own. Its checks: no
 status but the documented ones, no server error but 501, 503 and 504, JSON errors of exactly

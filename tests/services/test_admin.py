@@ -176,3 +176,17 @@ async def test_a_version_of_another_process_comes_back_as_it_was(admin, registry
     slot = admin.slot("m", None)
     assert (slot.state, slot.served, slot.device) == ("READY", served, "cuda:0")
     assert registry.opened == 0
+
+
+async def test_a_version_that_is_being_loaded_is_not_ready_and_says_so(admin) -> None:
+    seen = []
+
+    async def look(_: Slot) -> None:
+        seen.append(await ask(admin, "GET", "v2/models/m/ready"))
+        seen.append(await ask(admin, "GET", "v2/models/m/versions/1/ready"))
+
+    admin.fleet.on_ready = look
+    await admin.repository.change("m", "load")
+    assert [one.status for one in seen] == [503, 503]
+    assert seen[0].body == {"error": "model 'm' is LOADING"}
+    assert (await ask(admin, "GET", "v2/models/m/ready")).status == 200
