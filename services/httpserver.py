@@ -6,7 +6,8 @@ Source: uvicorn 0.5x `HttpToolsProtocol`, whose documented callbacks are those o
 Rule 1: what is not HTTP is answered by `{"error": text}`, too, and the connection is closed; a
 reply that is under way is never followed by another one that was not asked for.
 Rule 2: a request's head has `read_timeout_s`, however it trickles; a body has that long and then
-must go on at `_BODY_BYTES_PER_S`. One timer per connection looks, none is set per request.
+must go on at `_BODY_BYTES_PER_S`. One timer per connection looks a few times in that span; no
+request sets a timer or reads a clock, so the wait may be longer by the time between two looks.
 Boundary: bytes in, ASGI out; knows nothing of what is asked.
 """
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import Any, ClassVar
 
 import httptools
@@ -40,9 +40,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         """As uvicorn makes it."""
         super().__init__(*args, **options)
-        self._since = time.monotonic()
+        self._waiting = True  # for the rest of a request, or for the first one
+        self._looks = 0  # since it began
         self._in_head = True
-        self._head_bytes = self._body_bytes = 0
+        self._bytes = 0  # of the head, or of the body
         self._refusal = _INVALID
         self._timer: asyncio.TimerHandle | None = None
         self._deaf = False
@@ -66,23 +67,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """Read on, within the limits."""
         if self._deaf:
             return
-        if not self._since:
-            self._since = time.monotonic()
-        size = len(data)
-        if self._in_head:
-            self._head_bytes += size
-        else:
-            self._body_bytes += size
-        super().data_received(data)
-        if self._in_head and self._head_bytes > self.max_head_bytes and not self._closing():
+        self._waiting = True
+        self._bytes += len(data)
+        HttpToolsProtocol.data_received(self, data)
+        if self._bytes > self.max_head_bytes and self._in_head and not self._closing():
             self._refusal = _too_large(self.max_head_bytes)
             self.send_400_response("")
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        super().on_message_begin()
-        self._in_head = True
-        self._since = self._since or time.monotonic()
 
     def on_headers_complete(self) -> None:
         """A head is whole; what came with it in one piece may still be too large.
@@ -90,21 +80,20 @@ class BoundedProtocol(HttpToolsProtocol):
         Raises:
             ValueError: it is; httptools turns this into its own error.
         """
-        if self._head_bytes > self.max_head_bytes:
+        if self._bytes > self.max_head_bytes:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self.max_head_bytes:
                 self._refusal = _too_large(self.max_head_bytes)
                 raise ValueError("the head is too large")
         self._in_head = False
-        self._head_bytes = self._body_bytes = 0
-        super().on_headers_complete()
+        self._bytes = 0
+        HttpToolsProtocol.on_headers_complete(self)
 
     def on_message_complete(self) -> None:
         """A request is whole: nothing is waited for."""
-        self._since = 0.0
-        self._in_head = True
-        self._head_bytes = 0
-        super().on_message_complete()
+        self._waiting, self._in_head = False, True
+        self._looks = self._bytes = 0
+        HttpToolsProtocol.on_message_complete(self)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's text is not ours
         """Refuse and close; a request that is being answered keeps its answer."""
@@ -112,7 +101,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             if not cycle.more_body:  # it came before this one, and is whole
                 self._deaf, cycle.keep_alive = True, False
-                self._since = 0.0
                 return
             if cycle.response_started:
                 self.transport.close()
@@ -141,16 +129,19 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._closing():
             return
         self._look_later()
-        if not self._since:
-            return
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete and not cycle.more_body:
-            self._since = time.monotonic()  # an earlier request is answered first; reading rests
+            self._looks = 0  # an earlier request is answered first; reading rests
             return
-        allowed = self.read_timeout_s
+        # Behind a whole request, in the same piece of data, the head of the next may have begun.
+        begun = self.scope is not None and (cycle is None or cycle.scope is not self.scope)
+        if not self._waiting and not begun:
+            return
+        self._looks += 1
+        allowed_s = self.read_timeout_s
         if not self._in_head:
-            allowed += self._body_bytes / _BODY_BYTES_PER_S
-        if time.monotonic() - self._since > allowed:
+            allowed_s += self._bytes / _BODY_BYTES_PER_S
+        if self._looks * self.read_timeout_s > allowed_s * _LOOKS:
             self._refusal = 408, f"the request did not arrive within {self.read_timeout_s:g} s"
             self.send_400_response("")
 

@@ -155,7 +155,7 @@ def _text(status: int, body: bytes) -> str:
     if isinstance(found, list) and len(found) == 1:
         found = found[0]  # BentoML wraps a refusal's object in a list
     if isinstance(found, dict) and status < 500:
-        if isinstance(found.get("detail"), list):
+        if isinstance(found.get("detail"), list) and found["detail"]:
             return "; ".join(map(_sentence, found["detail"][:_MAX_FAULTS]))
         if isinstance(found.get("error"), str):
             return str(found["error"])
