@@ -147,7 +147,8 @@ class Gateway:
         return found
 
     async def _attach(self, fleet: Fleet) -> None:
-        await attach_runners(fleet, [self.cnn_runner, self.lstm_runner, self.dnn_runner], _SETTINGS)
+        proxies = [self.cnn_runner, self.lstm_runner, self.dnn_runner]
+        house.admin.repository.place = await attach_runners(fleet, proxies, _SETTINGS)
 
     async def __is_ready__(self) -> bool:
         return house.ready

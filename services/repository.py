@@ -12,7 +12,7 @@ Boundary: knows no protocol; the registry says what there is, the fleet does the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from runners.errors import ModelNotFound
@@ -21,7 +21,10 @@ from runners.fleet import Fleet
 from .codec import parse_json
 from .faults import BadRequest, Unsupported
 
-__all__ = ["Repository"]
+__all__ = ["Place", "Repository"]
+
+Place = Callable[[str, str], Awaitable[bool]]
+"""Loads a version in another process and attaches it; False when it belongs into this one."""
 
 _VERSION = "weighbridge_version"
 _KNOWN = {"unload_dependents", "config", _VERSION}
@@ -34,6 +37,8 @@ class Repository:
     def __init__(self, fleet: Fleet) -> None:
         """`fleet` holds what is loaded, its registry what can be."""
         self._fleet = fleet
+        self.place: Place | None = None
+        self._placing = asyncio.Lock()
         self._changing: set[asyncio.Task[None]] = set()
 
     async def index(self, *, only_ready: bool) -> list[dict[str, str]]:
@@ -110,10 +115,19 @@ class Repository:
                 f"versions: {', '.join(there)}"
             )
         for each in wanted:
-            await self._fleet.load(name, each)
+            await self._load_one(name, each)
         if policy is not None:
             for each in set(self._fleet.versions(name)) - set(wanted):
                 await self._fleet.unload(name, each)
+
+    async def _load_one(self, name: str, version: str) -> None:
+        """Load one version where it belongs: a new one perhaps in another process."""
+        if self.place is not None:
+            async with self._placing:
+                slot = self._fleet.slots.get((name, version))
+                if (slot is None or slot.served is None) and await self.place(name, version):
+                    return
+        await self._fleet.load(name, version)
 
     async def _unload(self, name: str, version: str | None) -> None:
         held = self._fleet.versions(name)
