@@ -38,7 +38,6 @@ __all__ = ["Gateway"]
 log = logging.getLogger("weighbridge")
 _SETTINGS = settings()
 _OUTER: dict[str, Any] = {
-    "base_path": _SETTINGS.base_path,
     "max_body_bytes": _SETTINGS.max_body_bytes,
     "native": NATIVE_PATHS,
 }
@@ -52,7 +51,7 @@ class FastPath(Service):
 
     def to_asgi(self, is_main: bool = True) -> Callable[..., Awaitable[None]]:
         """Put our door in front of BentoML's application."""
-        inner = Outer(super().to_asgi(is_main=is_main), **_OUTER)
+        inner = Outer(super().to_asgi(is_main=is_main), base_path="", **_OUTER)
         base = _SETTINGS.base_path
 
         async def app(scope: Scope, receive: Any, send: Any) -> None:
@@ -184,7 +183,7 @@ class Gateway:
 
 
 if not _FAST:
-    cast("Any", Gateway).add_asgi_middleware(Outer, **_OUTER)
+    cast("Any", Gateway).add_asgi_middleware(Outer, base_path=_SETTINGS.base_path, **_OUTER)
 
 
 def _announce() -> None:

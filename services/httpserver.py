@@ -90,21 +90,25 @@ class BoundedProtocol(HttpToolsProtocol):
         HttpToolsProtocol.on_headers_complete(self)
 
     def on_message_complete(self) -> None:
-        """A request is whole: nothing is waited for."""
+        """A request is whole: nothing is waited for.
+
+        What came behind it in the same piece of data is not counted for the next head, so that one
+        may be larger than the limit by one piece, which asyncio bounds.
+        """
         self._waiting, self._in_head = False, True
         self._looks = self._bytes = 0
         HttpToolsProtocol.on_message_complete(self)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's text is not ours
         """Refuse and close; a request that is being answered keeps its answer."""
+        if self._answering():
+            self._deaf = True
+            self.pipeline.clear()
+            return
         cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            if not cycle.more_body:  # it came before this one, and is whole
-                self._deaf, cycle.keep_alive = True, False
-                return
-            if cycle.response_started:
-                self.transport.close()
-                return
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            self.transport.close()
+            return
         status, text = self._refusal
         body = orjson.dumps({"error": text})
         head = (
@@ -113,6 +117,18 @@ class BoundedProtocol(HttpToolsProtocol):
         )
         self.transport.write(b"".join((STATUS_LINE[status], head, body)))
         self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """A reply is out; after a refusal that had to wait for it, nothing follows."""
+        super().on_response_complete()
+        if self._deaf:
+            self.transport.close()
+
+    def _answering(self) -> bool:
+        """Whether a whole request is being answered; what comes behind it has to wait."""
+        cycle = self.cycle
+        running = cycle is not None and not cycle.response_complete
+        return bool(self.pipeline) or (running and not cycle.more_body)
 
     def _closing(self) -> bool:
         return self._deaf or self.transport.is_closing()
@@ -129,10 +145,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._closing():
             return
         self._look_later()
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete and not cycle.more_body:
-            self._looks = 0  # an earlier request is answered first; reading rests
+        if self._answering():
+            self._looks = 0  # reading rests
             return
+        cycle = self.cycle
         # Behind a whole request, in the same piece of data, the head of the next may have begun.
         begun = self.scope is not None and (cycle is None or cycle.scope is not self.scope)
         if not self._waiting and not begun:

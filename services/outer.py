@@ -56,7 +56,9 @@ def without_base(scope: Message, base: str) -> Message:
             path = path[len(prefix) :] or "/"
     if path == scope["path"]:
         return scope
-    return {**scope, "path": path, "raw_path": path.encode(), "root_path": ""}
+    stripped = {**scope, "path": path, "root_path": ""}
+    stripped.pop("raw_path", None)
+    return stripped
 
 
 class Outer:

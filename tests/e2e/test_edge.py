@@ -61,7 +61,12 @@ def test_the_base_path_may_stand_in_front_of_everything(narrow, base) -> None:
 
 
 def test_what_only_looks_like_the_base_path_is_not_it(narrow) -> None:
-    for path in (f"{BASE}y/v2/health/live", f"{BASE}{BASE}/v2/health/live", "/ml/v2/health/live"):
+    for path in (
+        f"{BASE}{BASE}/livez",
+        f"{BASE}y/v2/health/live",
+        f"{BASE}{BASE}/v2/health/live",
+        "/ml/v2/health/live",
+    ):
         reply = httpx.get(narrow.http + path)
         assert reply.status_code == 404
         assert reply.json() == {"error": "no such path"}
@@ -157,8 +162,16 @@ def test_a_connection_may_rest_between_requests(narrow) -> None:
             time.sleep(2)  # longer than the wait for a request
 
 
-def test_garbage_behind_a_request_does_not_take_its_answer_away(narrow) -> None:
-    data = wire.request("POST", INFER, text_body("fine")) + b"\x00garbage\r\n\r\n"
+@pytest.mark.parametrize(
+    "behind",
+    [
+        b"\x00garbage\r\n\r\n",
+        wire.request("POST", INFER, b"{", b"transfer-encoding: chunked"),
+        f"POST {INFER} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".encode(),
+    ],
+)
+def test_garbage_behind_a_request_does_not_take_its_answer_away(narrow, behind) -> None:
+    data = wire.request("POST", INFER, text_body(*["word " * 50] * 2000)) + behind
     with wire.connect(narrow.http_port) as client:
         client.sendall(data)
         stream = client.makefile("rb").read()

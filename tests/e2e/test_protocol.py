@@ -203,19 +203,6 @@ def test_every_kind_of_parameter_is_read_and_none_comes_back(gateway) -> None:
             request.parameters["g"].string_param = "second"
 
 
-def test_what_grpc_does_not_have_is_unimplemented(gateway) -> None:
-    with grpc.insecure_channel(gateway.grpc) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        for call, request in (
-            (stub.SystemSharedMemoryStatus, service_pb2.SystemSharedMemoryStatusRequest()),
-            (stub.TraceSetting, service_pb2.TraceSettingRequest()),
-            (stub.LogSettings, service_pb2.LogSettingsRequest()),
-        ):
-            with pytest.raises(grpc.RpcError) as refused:
-                call(request)
-            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
 def test_a_metadata_reply_leaves_the_disputed_field_alone(gateway) -> None:
     with grpc.insecure_channel(gateway.grpc) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
