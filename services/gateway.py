@@ -23,11 +23,12 @@ from _bentoml_sdk import Service
 from runners.fleet import Fleet
 
 from . import httpserver, preflight
+from .basepath import BasePath
 from .explainer import Explainer
 from .front import front_page
 from .native import NATIVE_PATHS, hide_inputs, predict
 from .orphans import end_with_parent
-from .outer import Outer, without_base
+from .outer import Outer
 from .runners import CnnRunner, DnnRunner, LstmRunner, attach_runners
 from .settings import settings
 from .watch import watch
@@ -51,12 +52,9 @@ class FastPath(Service):
 
     def to_asgi(self, is_main: bool = True) -> Callable[..., Awaitable[None]]:
         """Put our door in front of BentoML's application."""
-        inner = Outer(super().to_asgi(is_main=is_main), base_path="", **_OUTER)
-        base = _SETTINGS.base_path
+        inner = Outer(super().to_asgi(is_main=is_main), **_OUTER)
 
         async def app(scope: Scope, receive: Any, send: Any) -> None:
-            if base or scope.get("root_path"):
-                scope = without_base(scope, base) if scope["type"] == "http" else scope
             if scope["type"] == "http" and _ours(scope["path"]):
                 await house.http(scope, receive, send)
             elif scope["type"] == "http" and scope["path"] == "/":
@@ -64,7 +62,7 @@ class FastPath(Service):
             else:
                 await inner(scope, receive, send)
 
-        return app
+        return BasePath(app, base=_SETTINGS.base_path)
 
 
 def _ours(path: str) -> bool:
@@ -94,11 +92,22 @@ def _mounted(inner: type) -> type:
     return inner
 
 
+def _based(service: Any) -> Any:
+    """Take the base path off inside BentoML's application where that cannot be done before it.
+
+    The middleware that is added first is outermost.
+    """
+    if not _FAST:
+        service.add_asgi_middleware(BasePath, base=_SETTINGS.base_path)
+    return service
+
+
 _FAST = _fast()
 httpserver.install(read_timeout_s=_SETTINGS.read_timeout_s, max_head_bytes=_SETTINGS.max_head_bytes)
 house = House(_SETTINGS)
 
 
+@_based
 @bentoml.service(
     name="Gateway",
     service_class=FastPath if _FAST else Service,
@@ -183,7 +192,7 @@ class Gateway:
 
 
 if not _FAST:
-    cast("Any", Gateway).add_asgi_middleware(Outer, base_path=_SETTINGS.base_path, **_OUTER)
+    cast("Any", Gateway).add_asgi_middleware(Outer, **_OUTER)
 
 
 def _announce() -> None:

@@ -1,6 +1,6 @@
-"""What stands around BentoML's application: our base path, our form of errors, readable bodies.
+"""What stands around BentoML's application: our form of errors, and bodies that can be read.
 
-Source: ASGI 3; docs/protocol.md, "Errors" and "Base path".
+Source: ASGI 3; docs/protocol.md, "Errors" and "Native endpoints".
 Rule 1: every error, whoever found it, is `{"error": text}` as `application/json`. BentoML's own
 texts may repeat what a caller sent or how a library failed: of its refusals only the place and
 pydantic's sentence are kept, of its failures nothing.
@@ -21,7 +21,7 @@ from .codec import parse_json
 from .connection import ClientGone, Message, Receive, read_body
 from .faults import BadRequest, fault_of
 
-__all__ = ["Outer", "without_base"]
+__all__ = ["Outer"]
 
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
@@ -45,31 +45,12 @@ class _OtherForm(BadRequest):
     status_hint = 415
 
 
-def without_base(scope: Message, base: str) -> Message:
-    """The scope with its path as if no proxy stood in front.
-
-    `base` is the setting; an ASGI `root_path` counts the same. A path without them stays as it is.
-    """
-    path: str = scope["path"]
-    for prefix in (scope.get("root_path") or "", base):
-        if prefix and (path == prefix or path.startswith(f"{prefix}/")):
-            path = path[len(prefix) :] or "/"
-    if path == scope["path"]:
-        return scope
-    stripped = {**scope, "path": path, "root_path": ""}
-    stripped.pop("raw_path", None)
-    return stripped
-
-
 class Outer:
     """An application inside, asked and answered in our forms."""
 
-    def __init__(
-        self, app: App, *, base_path: str, max_body_bytes: int, native: frozenset[str]
-    ) -> None:
+    def __init__(self, app: App, *, max_body_bytes: int, native: frozenset[str]) -> None:
         """`native` are the paths whose bodies are JSON objects."""
         self._app = app
-        self._base = base_path
         self._limit = max_body_bytes
         self._native = native
 
@@ -78,7 +59,6 @@ class Outer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope = without_base(scope, self._base)
         reply = _Reply(send, scope["method"])
         try:
             if scope["method"] == "POST" and scope["path"] in self._native:

@@ -1,5 +1,6 @@
 """The edge of HTTP: base path, bounded heads and waits, traces out, and the native endpoints."""
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -142,6 +143,18 @@ def test_a_head_that_trickles_is_given_up_however_often_a_byte_comes(narrow) -> 
             except TimeoutError:
                 continue
     assert answer.startswith(b"HTTP/1.1 408")
+
+
+def test_many_who_never_finish_hinder_nobody_and_are_all_given_up(narrow) -> None:
+    begun = b"POST /v2/models/sentiment/infer HTTP/1.1\r\nhost: x\r\nx-slow: "
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(wire.connect(narrow.http_port)) for _ in range(300)]
+        for client in slow:
+            client.sendall(begun)
+        for _ in range(20):
+            good = wire.send(narrow.http_port, wire.request("POST", INFER, text_body("fine")))
+            assert good.status == 200
+        assert {wire.read(client).status for client in slow} == {408}
 
 
 def test_a_slow_body_that_moves_is_read_to_its_end(narrow) -> None:

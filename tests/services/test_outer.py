@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from services.outer import Outer, without_base
+from services.basepath import BasePath, without_base
+from services.outer import Outer
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,22 @@ def test_the_path_as_if_no_proxy_stood_in_front(base, root, path, expected) -> N
         assert found["root_path"] == ""
 
 
+async def test_what_stands_inside_sees_the_stripped_path_only() -> None:
+    seen: list[str] = []
+
+    async def gate(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["path"] if scope["type"] == "http" else scope["type"])
+
+    outermost = BasePath(gate, base="/ml")
+    for scope in (
+        {"type": "http", "path": "/ml/v2/repository/models/m/unload"},
+        {"type": "http", "path": "/v2"},
+        {"type": "lifespan"},
+    ):
+        await outermost(scope, None, None)
+    assert seen == ["/v2/repository/models/m/unload", "/v2", "lifespan"]
+
+
 async def ask(
     status: int, body: bytes, *, method: str = "GET", headers: Any = (), pieces: int = 1
 ) -> tuple[int, dict[bytes, bytes], bytes]:
@@ -52,7 +69,7 @@ async def ask(
     async def receive() -> Any:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    outer = Outer(inner, base_path="", max_body_bytes=10, native=frozenset())
+    outer = Outer(inner, max_body_bytes=10, native=frozenset())
     await outer({"type": "http", "method": method, "path": "/", "headers": []}, receive, send)
     starts = [m for m in sent if m["type"] == "http.response.start"]
     assert len(starts) == 1
