@@ -35,9 +35,10 @@ def document(fleet: Fleet, *, version: str) -> dict[str, Any]:
         signature = fleet.slot(name, newest).manifest.signature
         parameters["model"].setdefault("examples", {})[name] = {"value": name}
         parameters["version"].setdefault("examples", {})[newest] = {"value": newest}
-        if sum(_values(spec) for spec in signature.inputs) <= _MAX_VALUES:
+        if _fits_json(signature):
             infers[name] = {"value": _infer(signature)}
-            instances[name] = {"value": _instance(signature)}
+            if all(len(spec.shape) > 1 and spec.shape[0] < 0 for spec in signature.inputs):
+                instances[name] = {"value": _instance(signature)}
     for path, operations in found["paths"].items():
         if path.endswith("/infer"):
             _show(operations, infers)
@@ -58,6 +59,13 @@ def _show(operations: dict[str, Any], examples: dict[str, Any]) -> None:
         operations["post"]["requestBody"]["content"]["application/json"]["examples"] = examples
 
 
+def _fits_json(signature: Signature) -> bool:
+    """Whether a small request in JSON can be made, and be answered in JSON."""
+    kinds = {spec.datatype for spec in (*signature.inputs, *signature.outputs)}
+    small = sum(_values(spec) for spec in signature.inputs) <= _MAX_VALUES
+    return small and not kinds & {"FP16", "BF16"}
+
+
 def _shape(spec: TensorSpec) -> list[int]:
     return [1 if dim < 0 else dim for dim in spec.shape]
 
@@ -76,7 +84,6 @@ def _infer(signature: Signature) -> dict[str, Any]:
                 "data": [_DATA.get(spec.datatype, 0)] * _values(spec),
             }
             for spec in signature.inputs
-            if spec.datatype not in ("FP16", "BF16")
         ]
     }
 

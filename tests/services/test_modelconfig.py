@@ -18,6 +18,7 @@ def slot(device: str = "cpu") -> Slot:
     manifest = SimpleNamespace(
         name="m",
         version="3",
+        backend="onnx",
         runtime="onnxruntime 1.31.1",
         digest="sha256:00",
         labels=("a", "b"),

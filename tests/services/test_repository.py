@@ -41,6 +41,7 @@ class Registry:
 
 class Model:
     name, version, device, runtime = "m", "1", "cpu", "test"
+    signature = SIGNATURE
 
     def warm_up(self) -> None:
         """Nothing to do."""
