@@ -47,6 +47,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refusal = _INVALID
         self._timer: asyncio.TimerHandle | None = None
         self._deaf = False
+        self._whole: object = self.headers  # of the last whole request; each request has a new list
 
     def connection_made(self, transport: Any) -> None:
         """Begin to look at the clock."""
@@ -69,7 +70,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._waiting = True
         self._bytes += len(data)
-        HttpToolsProtocol.data_received(self, data)
+        super().data_received(data)
         if self._bytes > self.max_head_bytes and self._in_head and not self._closing():
             self._refusal = _too_large(self.max_head_bytes)
             self.send_400_response("")
@@ -87,7 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 raise ValueError("the head is too large")
         self._in_head = False
         self._bytes = 0
-        HttpToolsProtocol.on_headers_complete(self)
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """A request is whole: nothing is waited for.
@@ -97,7 +98,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """
         self._waiting, self._in_head = False, True
         self._looks = self._bytes = 0
-        HttpToolsProtocol.on_message_complete(self)
+        self._whole = self.headers
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's text is not ours
         """Refuse and close; a request that is being answered keeps its answer."""
@@ -106,7 +108,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self.pipeline.clear()
             return
         cycle = self.cycle
-        if cycle is not None and cycle.response_started and not cycle.response_complete:
+        begun = cycle is not None and getattr(cycle, "response_started", False)
+        if begun and not cycle.response_complete:
             self.transport.close()
             return
         status, text = self._refusal
@@ -126,9 +129,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _answering(self) -> bool:
         """Whether a whole request is being answered; what comes behind it has to wait."""
-        cycle = self.cycle
-        running = cycle is not None and not cycle.response_complete
-        return bool(self.pipeline) or (running and not cycle.more_body)
+        running = self.cycle is not None and not self.cycle.response_complete
+        return bool(self.pipeline) or (running and self._in_head)
 
     def _closing(self) -> bool:
         return self._deaf or self.transport.is_closing()
@@ -148,10 +150,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._answering():
             self._looks = 0  # reading rests
             return
-        cycle = self.cycle
         # Behind a whole request, in the same piece of data, the head of the next may have begun.
-        begun = self.scope is not None and (cycle is None or cycle.scope is not self.scope)
-        if not self._waiting and not begun:
+        if not self._waiting and self.headers is self._whole:
             return
         self._looks += 1
         allowed_s = self.read_timeout_s
