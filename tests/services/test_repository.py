@@ -42,6 +42,7 @@ class Registry:
 class Model:
     name, version, device, runtime = "m", "1", "cpu", "test"
     signature = SIGNATURE
+    inline = False
 
     def warm_up(self) -> None:
         """Nothing to do."""
