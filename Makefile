@@ -9,7 +9,7 @@ export BENTOML_HOME ?= $(abspath $(WEIGHBRIDGE_HOME))/bentoml
 
 .PHONY: install serve train demo test test-slow check format bento bench lock clean
 
-install: .venv/.ready
+install: .venv/.ready .venv-clients/.ready
 
 # One resolver run against the lock file; repeated only when either file changes.
 .venv/.ready: pyproject.toml constraints.txt
@@ -18,7 +18,14 @@ install: .venv/.ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
-train: install
+# Clients of other projects, for tests, whose own requirements do not fit beside ours.
+CLIENT_PINS := tests/e2e/clients/constraints.txt
+.venv-clients/.ready: $(CLIENT_PINS)
+	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/pip install --quiet --constraint $(CLIENT_PINS) kserve
+	@touch $@
+
+train: .venv/.ready
 	$(BIN)/weighbridge train
 
 serve: train
@@ -33,18 +40,18 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
-check: install
+check: .venv/.ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: install
+format: .venv/.ready
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 bento: train
 	$(BIN)/weighbridge bento
 
-bench: install
+bench: .venv/.ready
 	$(BIN)/python -m bench.audit
 
 # A new lock: resolve the ranges of pyproject.toml in a fresh environment and write down the result.
@@ -56,4 +63,4 @@ lock:
 	  print(*serving_requirements(Path()), sep="\n")' > requirements-serving.txt
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info
+	rm -rf .venv .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build *.egg-info

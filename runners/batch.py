@@ -38,11 +38,16 @@ _ANY: _Key = ()  # the signature fixes every type and trailing dimension, so all
 
 
 class Answer(NamedTuple):
-    """What one caller gets: its own rows, and where its time went (seconds)."""
+    """What one caller gets: its own rows, and where its time went (seconds).
+
+    `batch_rows` is the size of the batch that the rows were part of, of each piece where they ran
+    in pieces; 0 where that is not known.
+    """
 
     outputs: dict[str, Array]
     queue_s: float
     infer_s: float
+    batch_rows: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -198,7 +203,7 @@ class Batcher:
             else:
                 calls[0].future.set_exception(exc)
         else:
-            _hand_out(calls, outputs, started)
+            _hand_out(calls, outputs, started, self._max_rows)
 
     async def _run(self, calls: list[_Call]) -> None:
         started = time.monotonic()
@@ -207,7 +212,7 @@ class Batcher:
         except RunnerError as exc:
             await self._run_alone(calls, exc)
         else:
-            _hand_out(calls, outputs, started)
+            _hand_out(calls, outputs, started, self._max_rows)
 
     async def _run_alone(self, calls: list[_Call], error: RunnerError) -> None:
         """A batch failed: the guilty call fails by itself, its peers are answered."""
@@ -255,14 +260,15 @@ class Batcher:
         return outputs
 
 
-def _hand_out(calls: list[_Call], outputs: dict[str, Array], started: float) -> None:
+def _hand_out(calls: list[_Call], outputs: dict[str, Array], started: float, max_rows: int) -> None:
     """Give every caller who still waits its own rows."""
     spent, first = time.monotonic() - started, 0
+    rows = min(sum(call.rows for call in calls), max_rows)
     for call in calls:
         last = first + call.rows
         if not call.future.done():
             own = {name: data[first:last] for name, data in outputs.items()}
-            call.future.set_result(Answer(own, started - call.queued, spent))
+            call.future.set_result(Answer(own, started - call.queued, spent, rows))
         first = last
 
 

@@ -2,7 +2,8 @@
 
 Frame: 4-byte little-endian length of the head, 4-byte length of the body, head (JSON), body.
 Head of a request: {"id", "name", "version", "rows", "budget_s", "context"}; of a reply: {"id",
-"queue_s", "infer_s"} or {"id", "error", "message"}. The body is `tensor.pack` of the arrays.
+"queue_s", "infer_s", "batch_rows"} or {"id", "error", "message"}. The body is `tensor.pack` of the
+arrays.
 Rule: calls are pipelined and answered in any order, matched by id; the far side batches whatever
 has arrived. When the peer goes away every call in flight fails at once and the next one reconnects.
 Boundary: asyncio; the socket file is private to the user who runs both processes.
@@ -114,7 +115,7 @@ class LinkServer:
         try:
             got = await self._handler(_call(head, body))
             outputs = got.outputs
-            reply |= {"queue_s": got.queue_s, "infer_s": got.infer_s}
+            reply |= {"queue_s": got.queue_s, "infer_s": got.infer_s, "batch_rows": got.batch_rows}
         except RunnerError as exc:
             reply |= {"error": type(exc).__name__, "message": str(exc)}
         except Exception:  # the edge of this process: the caller gets a refusal, the log the rest
@@ -179,7 +180,7 @@ class Link:
             self._waiting.pop(number, None)
         if "error" in reply:
             raise _refusal(reply)
-        return Answer(unpack(body), reply["queue_s"], reply["infer_s"])
+        return Answer(unpack(body), reply["queue_s"], reply["infer_s"], reply["batch_rows"])
 
     async def _connected(self) -> asyncio.StreamWriter:
         async with self._connecting:

@@ -7,26 +7,34 @@ Source: docs/protocol.md; shapes of Triton's and KServe's clients.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from experiments.errors import DefinitionError
 from runners.errors import ModelNotFound
 from runners.fleet import Fleet, Slot
-from runners.manifest import Manifest
 from runners.tensor import Signature, TensorSpec
 
 from .codec import parse_json
-from .faults import BadRequest, NotFound, Unsupported
+from .faults import NotFound, Unsupported
+from .modelconfig import engine, model_config
+from .openapi import document
 from .outcomes import Outcomes
-from .router import Router
+from .repository import Repository
+from .router import Router, newest_ready
+from .statistics import Statistics
 
 __all__ = ["NAME", "VERSION", "Admin", "Answer"]
 
 NAME = "weighbridge"
 VERSION = "0.1.0"
-EXTENSIONS = ["binary_tensor_data", "model_repository", "model_repository(unload_dependents)"]
+EXTENSIONS = [
+    "binary_tensor_data",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "statistics",
+]
 
 
 class Answer(NamedTuple):
@@ -40,14 +48,21 @@ class Admin:
     """Questions about, and operations on, one gateway."""
 
     def __init__(
-        self, fleet: Fleet, router: Router, outcomes: Outcomes, *, ready: Callable[[], bool]
+        self,
+        fleet: Fleet,
+        router: Router,
+        outcomes: Outcomes,
+        *,
+        ready: Callable[[], bool],
+        statistics: Statistics | None = None,
     ) -> None:
-        """`ready` says whether the gateway takes traffic."""
+        """`ready` says whether the gateway takes traffic; `statistics` is the data plane's."""
         self.fleet = fleet
         self.router = router
         self.outcomes = outcomes
         self.ready = ready
-        self._changing: set[asyncio.Task[None]] = set()
+        self.repository = Repository(fleet)
+        self._statistics = statistics or Statistics()
 
     async def answer(self, method: str, parts: list[str], body: bytes) -> Answer:
         """Answer one call that is not a prediction; `parts` is its path, without empty ones.
@@ -68,17 +83,21 @@ class Admin:
             case ("GET", "health", "ready"):
                 ready = self.ready()
                 return Answer(200 if ready else 503, {"ready": ready, "live": True})
+            case ("GET", "openapi.json"):
+                return Answer(200, document(self.fleet, version=VERSION))
             case ("GET", "models"):
                 return Answer(200, {"models": self.fleet.names()})
             case ("GET", "models", "stats"):
-                raise Unsupported("statistics are not served yet; see /metrics")
+                return Answer(200, self.statistics())
             case ("GET", "models", name, *rest):
                 return self._model(name, rest)
             case ("POST", "repository", "index"):
-                return Answer(200, self.index(only_ready=_object(body).get("ready") is True))
-            case ("POST", "repository", "models", name, "load" | "unload" as verb):
-                await self.change(name, verb, _object(body).get("parameters"))
-                return Answer(200, {})
+                only_ready = _object(body).get("ready") is True
+                return Answer(200, await self.repository.index(only_ready=only_ready))
+            case ("POST", "repository", "models", name, *rest, "load" | "unload" as verb):
+                return await self._change(name, rest, verb, _object(body).get("parameters"))
+            case (_, "trace" | "logging" | "systemsharedmemory" | "cudasharedmemory" as what, *_):
+                raise Unsupported(f"'{what}' belongs to Triton; this server does not have it")
             case _:
                 raise NotFound(f"no such path: {method} /v2/{'/'.join(parts)}"[:200])
 
@@ -96,8 +115,20 @@ class Admin:
                 return Answer(200, {"name": name, "ready": True})
             case ["config"]:
                 return Answer(200, self.config(name, version))
+            case ["stats"]:
+                return Answer(200, self.statistics(name, version))
             case _:
                 raise NotFound(f"no such path below model '{name}'"[:200])
+
+    async def _change(self, name: str, rest: list[str], verb: str, parameters: object) -> Answer:
+        match rest:
+            case []:
+                await self.repository.change(name, verb, parameters)
+            case ["versions", version]:
+                await self.repository.change(name, verb, parameters, version=version)
+            case _:
+                raise NotFound(f"the path must be /v2/repository/models/NAME[/versions/V]/{verb}")
+        return Answer(200, {})
 
     async def _v1(self, method: str, parts: list[str], body: bytes) -> Answer:
         match (method, *parts):
@@ -136,17 +167,21 @@ class Admin:
         return ModelNotFound(f"model '{name[:64]}' is unknown; models: {known}")
 
     def slot(self, name: str, version: str | None) -> Slot:
-        """The slot of a version, or of the newest one.
+        """The slot of a version, or of the newest one that answers.
 
         Raises:
             ModelNotFound: unknown.
         """
-        return self.fleet.slot(name, version or self.fleet.versions(self.known(name))[-1])
+        if version is None:
+            version = newest_ready(self.fleet, name, self.fleet.versions(self.known(name)))
+        return self.fleet.slot(name, version)
 
     def signature(self, name: str, version: str | None) -> Signature | None:
         """The signature that an infer call will be checked against; None when unknown."""
         versions = self.fleet.versions(name)
-        slot = self.fleet.slots.get((name, version or (versions[-1] if versions else "")))
+        if version is None and versions:
+            version = newest_ready(self.fleet, name, versions)
+        slot = self.fleet.slots.get((name, version or ""))
         return slot.manifest.signature if slot else None
 
     def server(self) -> dict[str, Any]:
@@ -160,62 +195,26 @@ class Admin:
         return {
             "name": name,
             "versions": versions,
-            "platform": f"{_engine(manifest)}_onnx",
+            "platform": f"{engine(manifest)}_onnx",
             "inputs": [_spec(spec) for spec in manifest.signature.inputs],
             "outputs": [_spec(spec) for spec in manifest.signature.outputs],
         }
 
     def config(self, name: str, version: str | None) -> dict[str, Any]:
-        """Model configuration in Triton's shape, as far as it applies, and our own facts."""
-        slot = self.slot(name, version)
-        signature = slot.manifest.signature
-        return {
-            "name": name,
-            "platform": f"{_engine(slot.manifest)}_onnx",
-            "backend": _engine(slot.manifest),
-            "max_batch_size": self.fleet.max_batch_rows,
-            "input": [_config(spec) for spec in signature.inputs],
-            "output": [_config(spec) for spec in signature.outputs],
-            "parameters": {
-                "digest": {"string_value": slot.manifest.digest},
-                "device": {"string_value": slot.device},
-                "runtime": {"string_value": slot.runtime},
-                "labels": {"string_value": ",".join(slot.manifest.labels)},
-            },
-        }
+        """Model configuration in Triton's shape."""
+        return model_config(self.slot(name, version), max_batch_rows=self.fleet.max_batch_rows)
 
-    def index(self, *, only_ready: bool) -> list[dict[str, str]]:
-        """The repository index."""
-        return [
-            {"name": s.name, "version": s.version, "state": s.state, "reason": s.reason}
-            for s in self.fleet.index()
-            if s.state == "READY" or not only_ready
-        ]
-
-    async def change(self, name: str, verb: str, parameters: object = None) -> None:
-        """Load or unload every version of a model; a caller who leaves does not stop it half-way.
+    def statistics(self, name: str = "", version: str | None = None) -> dict[str, Any]:
+        """Statistics in Triton's shape: of one version, of one model, or of all ("").
 
         Raises:
-            BadRequest, Unsupported: `parameters` asks for more than that.
-            ModelNotFound: the registry does not hold it.
-            RunnerError: it could not be loaded.
+            ModelNotFound: unknown.
         """
-        _refuse_overrides(parameters)
-        work = asyncio.create_task(self._load(name) if verb == "load" else self._unload(name))
-        self._changing.add(work)
-        work.add_done_callback(self._changing.discard)
-        await asyncio.shield(work)
-
-    async def _load(self, name: str) -> None:
-        versions = self.fleet.registry.versions(name)
-        if not versions:
-            raise ModelNotFound(f"the registry holds no model '{name[:64]}'")
-        for version in versions:
-            await self.fleet.load(name, version)
-
-    async def _unload(self, name: str) -> None:
-        for version in self.fleet.versions(self.known(name)):
-            await self.fleet.unload(name, version)
+        if version is not None:
+            self.fleet.slot(name, version)  # refuses an unknown one
+            return self._statistics.told([(name, version)])
+        names = [self.known(name)] if name else self.fleet.names()
+        return self._statistics.told((n, v) for n in names for v in self.fleet.versions(n))
 
     def experiments(self) -> dict[str, Any]:
         """The definitions in force, and why the last reload was refused, if it was."""
@@ -225,30 +224,10 @@ class Admin:
         return {"experiments": definitions, "last_error": self.router.last_error}
 
 
-def _engine(manifest: Manifest) -> str:
-    """The runtime without its version."""
-    return manifest.runtime.partition(" ")[0]
-
-
 def _spec(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
-
-
-def _config(spec: TensorSpec) -> dict[str, Any]:
-    kind = "TYPE_STRING" if spec.datatype == "BYTES" else f"TYPE_{spec.datatype}"
-    return {"name": spec.name, "data_type": kind, "dims": list(spec.shape[1:])}
 
 
 def _object(body: bytes) -> dict[str, Any]:
     """A JSON object; the body may be empty."""
     return parse_json(body) if body.strip() else {}
-
-
-def _refuse_overrides(parameters: object) -> None:
-    """A load that brings a configuration or files along is refused, rather than half-obeyed."""
-    if parameters is None:
-        return
-    if not isinstance(parameters, dict):
-        raise BadRequest("'parameters' must be an object")
-    if set(parameters) - {"unload_dependents"}:
-        raise Unsupported("a model is loaded as the registry holds it; leave 'parameters' out")

@@ -27,7 +27,8 @@ from .access.limits import Concurrency
 from .decision import Recorder, Taken
 from .faults import BadRequest, Forbidden, fault_of
 from .metrics import Metrics
-from .router import Choice, Router
+from .router import Choice, Router, newest_ready
+from .statistics import Statistics
 from .telemetry import Mark, Span, Telemetry, TraceIds, current_traceparent
 
 __all__ = ["DataPlane", "Origin", "Reply", "Request"]
@@ -52,6 +53,7 @@ class Request:
     forced_arm: str | None = None
     deadline: float | None = None
     on_demand: bool = False
+    chosen: str = ""
     started_ns: int = field(default_factory=time.time_ns)
 
 
@@ -69,6 +71,7 @@ class Reply(NamedTuple):
     arm: str | None
     receipt: Receipt
     traceparent: str
+    tracestate: str = ""
 
     def headers(self) -> list[tuple[str, str]]:
         """Our own headers (HTTP) or metadata (gRPC), as docs/protocol.md names them."""
@@ -82,6 +85,8 @@ class Reply(NamedTuple):
             found.append(("x-weighbridge-experiment", self.experiment))
         if self.arm is not None:
             found.append(("x-weighbridge-arm", self.arm))
+        if self.tracestate:
+            found.append(("tracestate", self.tracestate))
         return found
 
 
@@ -106,6 +111,7 @@ class DataPlane:
         self.recorder = recorder
         self.telemetry = telemetry
         self._metrics = metrics
+        self.statistics = Statistics()
         self._timeout_s = timeout_s
         self._allow_force = allow_force
         self._concurrency = concurrency or Concurrency()
@@ -134,6 +140,9 @@ class DataPlane:
                 span.error = type(exc).__name__ if status >= 500 else ""
                 span.attributes["error.type"] = type(exc).__name__
             self._metrics.refused(status=status, origin=request.origin)
+            if request.chosen:
+                key = request.model, request.chosen
+                self.statistics.failed(key, request.started_ns, time.time_ns())
             raise
         else:
             self._metrics.decided(
@@ -154,6 +163,7 @@ class DataPlane:
         if self.draining:
             raise ModelNotReady("the server is stopping")
         choice = self._route(request, span)
+        request.chosen = choice.version
         slot = self.fleet.ready(request.model, choice.version)
         rows = slot.manifest.signature.check(request.inputs)
         specs = _selected(slot, request.outputs)
@@ -170,6 +180,8 @@ class DataPlane:
         taken = Taken(request, choice, slot, batch, answer, rows, inferred)
         event, receipt = await self.recorder.record(taken)
         appended = time.time_ns()
+        key = request.model, choice.version
+        self.statistics.answered(key, rows, answer, request.started_ns, began, inferred, appended)
         if span is not None:
             span.marks.append(Mark("infer", began, inferred, {"weighbridge.rows": rows}, infer_id))
             span.marks.append(
@@ -189,6 +201,7 @@ class DataPlane:
             arm=choice.arm,
             receipt=receipt,
             traceparent=request.trace.traceparent,
+            tracestate=request.trace.state,
         )
 
     def _route(self, request: Request, span: Span | None) -> Choice:
@@ -207,7 +220,7 @@ class DataPlane:
             version=request.version,
             unit=request.unit or request.request_id,
             forced_arm=request.forced_arm,
-            newest=held[-1],
+            newest=newest_ready(self.fleet, request.model, held),
         )
         if span is not None:
             span.marks.append(

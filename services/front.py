@@ -2,6 +2,8 @@
 
 Rule: BentoML's own page at this address loads scripts from elsewhere, which a gateway for audited
 decisions should not make a reviewer's browser do; its machine-readable `/docs.json` stays.
+A client that does not ask for HTML gets `{"status": "alive"}`, which is how KServe's V1 client asks
+whether the server lives.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ _LINKS = (
     ("/v2/health/ready", "readiness"),
     ("/v1/experiments", "experiments in force"),
     ("/metrics", "Prometheus figures"),
-    ("/docs.json", "OpenAPI description of the native endpoints"),
+    ("/v2/openapi.json", "OpenAPI 3.1 description of all of it"),
+    ("/docs.json", "BentoML's own description of the native endpoints"),
 )
 _ROWS = "".join(f'<tr><td><a href="{p}">{p}</a></td><td>{what}</td></tr>' for p, what in _LINKS)
 _PAGE = f"""<!doctype html>
@@ -35,10 +38,28 @@ _HEADERS = [
     (b"content-length", str(len(_PAGE)).encode()),
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
 ]
+_ALIVE = b'{"status":"alive"}'
+_ALIVE_HEADERS = [
+    (b"content-type", b"application/json"),
+    (b"content-length", str(len(_ALIVE)).encode()),
+]
+_REFUSED = b'{"error":"no such verb on this path"}'
+_REFUSED_HEADERS = [
+    (b"content-type", b"application/json"),
+    (b"content-length", str(len(_REFUSED)).encode()),
+    (b"allow", b"GET, HEAD"),
+]
 Message = MutableMapping[str, Any]
 
 
-async def front_page(send: Callable[[Message], Awaitable[None]], method: str) -> None:
-    """Answer GET and HEAD with the page."""
-    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else _PAGE})
+async def front_page(scope: Message, send: Callable[[Message], Awaitable[None]]) -> None:
+    """Answer GET and HEAD with the page, or with a sign of life; 405 to other methods."""
+    if scope["method"] not in ("GET", "HEAD"):
+        await send({"type": "http.response.start", "status": 405, "headers": _REFUSED_HEADERS})
+        await send({"type": "http.response.body", "body": _REFUSED})
+        return
+    asked = b",".join(value for name, value in scope["headers"] if name == b"accept")
+    html = b"text/html" in asked
+    head, body = (_HEADERS, _PAGE) if html else (_ALIVE_HEADERS, _ALIVE)
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

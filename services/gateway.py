@@ -15,7 +15,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import bentoml
 import numpy as np
@@ -23,14 +23,16 @@ from _bentoml_sdk import Service
 
 from runners.fleet import Fleet
 
-from . import preflight, wire
+from . import httpserver, preflight, wire
 from .access.checks import gated, tls_of
 from .access.gate import HttpGate
 from .access.tls import bentoml_ssl
+from .basepath import BasePath
 from .explainer import Explainer
 from .front import front_page
-from .native import hide_inputs, predict
+from .native import NATIVE_PATHS, hide_inputs, predict
 from .orphans import end_with_parent
+from .outer import Outer
 from .runners import CnnRunner, DnnRunner, LstmRunner, attach_runners
 from .settings import settings
 from .watch import watch
@@ -41,6 +43,10 @@ __all__ = ["Gateway"]
 log = logging.getLogger("weighbridge")
 _SETTINGS = settings()
 _TLS = tls_of(_SETTINGS)
+_OUTER: dict[str, Any] = {
+    "max_body_bytes": _SETTINGS.max_body_bytes,
+    "native": NATIVE_PATHS,
+}
 Scope = MutableMapping[str, Any]
 
 
@@ -51,19 +57,19 @@ class FastPath(Service):
 
     def to_asgi(self, is_main: bool = True) -> Callable[..., Awaitable[None]]:
         """Put our door in front of BentoML's application."""
-        inner = super().to_asgi(is_main=is_main)
+        inner = Outer(super().to_asgi(is_main=is_main), **_OUTER)
 
         async def app(scope: Scope, receive: Any, send: Any) -> None:
             if scope["type"] == "http" and _ours(scope["path"]):
                 await house.http(scope, receive, send)
             elif scope["type"] == "http" and scope["path"] == "/":
-                await front_page(send, scope["method"])
+                await front_page(scope, send)
             else:
                 await inner(scope, receive, send)
 
         gate = HttpGate(app, lambda: house.guard) if gated(_SETTINGS) else None
         wire.install(lambda: house.http, gate)
-        return gate or app
+        return BasePath(gate or app, base=_SETTINGS.base_path)
 
 
 def _ours(path: str) -> bool:
@@ -93,18 +99,24 @@ def _mounted(inner: type) -> type:
     return inner
 
 
-def _gated(service: Any) -> Any:
-    """Put the gate inside BentoML's application where it cannot stand before it."""
-    if not _FAST and gated(_SETTINGS):
-        service.add_asgi_middleware(HttpGate, guard=lambda: house.guard)
+def _based_and_gated(service: Any) -> Any:
+    """Take the base path off and ask who calls inside BentoML's application, where need be.
+
+    The middleware that is added first is outermost: the gate judges the path without its base.
+    """
+    if not _FAST:
+        service.add_asgi_middleware(BasePath, base=_SETTINGS.base_path)
+        if gated(_SETTINGS):
+            service.add_asgi_middleware(HttpGate, guard=lambda: house.guard)
     return service
 
 
 _FAST = _fast()
+httpserver.install(read_timeout_s=_SETTINGS.read_timeout_s, max_head_bytes=_SETTINGS.max_head_bytes)
 house = House(_SETTINGS)
 
 
-@_gated
+@_based_and_gated
 @bentoml.service(
     name="Gateway",
     service_class=FastPath if _FAST else Service,
@@ -153,7 +165,8 @@ class Gateway:
         return found
 
     async def _attach(self, fleet: Fleet) -> None:
-        await attach_runners(fleet, [self.cnn_runner, self.lstm_runner, self.dnn_runner], _SETTINGS)
+        proxies = [self.cnn_runner, self.lstm_runner, self.dnn_runner]
+        house.admin.repository.place = await attach_runners(fleet, proxies, _SETTINGS)
 
     async def __is_ready__(self) -> bool:
         return house.ready
@@ -161,26 +174,35 @@ class Gateway:
     @bentoml.api(route="/cnn")
     async def cnn(
         self,
+        ctx: bentoml.Context,
         image: np.ndarray,  # bare: bentoml reads the class
         model: str = "digits",
         unit: str = "",
     ) -> dict[str, Any]:
         """Classify images of pixels 0-255, shape (rows, 28, 28, 1)."""
-        return await predict(house.plane, house.admin, model, {"image": image}, unit)
+        return await predict(house, ctx, model, {"image": image}, unit)
 
     @bentoml.api(route="/lstm")
     async def lstm(
-        self, text: list[str], model: str = "sentiment", unit: str = ""
+        self, ctx: bentoml.Context, text: list[str], model: str = "sentiment", unit: str = ""
     ) -> dict[str, Any]:
         """Classify texts."""
-        return await predict(house.plane, house.admin, model, {"text": text}, unit)
+        return await predict(house, ctx, model, {"text": text}, unit)
 
     @bentoml.api(route="/dnn")
     async def dnn(
-        self, rows: list[dict[str, Any]], model: str = "income", unit: str = ""
+        self,
+        ctx: bentoml.Context,
+        rows: list[dict[str, Any]],
+        model: str = "income",
+        unit: str = "",
     ) -> dict[str, Any]:
         """Score rows of named columns."""
-        return await predict(house.plane, house.admin, model, {"rows": rows}, unit)
+        return await predict(house, ctx, model, {"rows": rows}, unit)
+
+
+if not _FAST:
+    cast("Any", Gateway).add_asgi_middleware(Outer, **_OUTER)
 
 
 def _announce() -> None:

@@ -1,7 +1,9 @@
 """Native BentoML calls to the data plane: Python values in, a plain dict out.
 
 Rule: the same checks, the same routing and the same record as over HTTP and gRPC; only the shape of
-the values differs. Refusals become BentoML's own exceptions with the status of faults.py.
+the values differs. Our headers mean what they mean at the other doors, and stand in the reply.
+Refusals
+are answered here, because BentoML's exceptions would lose their text or their form.
 """
 
 from __future__ import annotations
@@ -9,34 +11,36 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, cast
 
 import numpy as np
 from bentoml.exceptions import BentoMLException
 from pydantic import ValidationError
+from starlette.responses import JSONResponse
 
 from runners.tensor import DTYPES, Signature, Tensor
 
 from .admin import Admin
-from .claims import checked_unit
+from .claims import checked_unit, take_claims
+from .connection import header, read_headers
 from .dataplane import DataPlane, Request
 from .faults import BadRequest, report
 from .v1 import decode_rows, prediction_rows
 from .values import to_array
 
-__all__ = ["Refused", "hide_inputs", "predict"]
+__all__ = ["NATIVE_PATHS", "hide_inputs", "predict"]
+
+NATIVE_PATHS = frozenset({"/cnn", "/lstm", "/dnn"})
 
 _BENTOML_LOG = "bentoml._internal.server.http_app"
 
 
-class Refused(BentoMLException):
-    """A refusal with a status of ours; BentoML sends its text."""
+class Doors(Protocol):
+    """What a native call needs of the house."""
 
-    def __init__(self, message: str, status: int) -> None:
-        """`status` is an HTTP status."""
-        super().__init__(message)
-        self.error_code = HTTPStatus(status)
+    plane: DataPlane
+    admin: Admin
 
 
 def hide_inputs() -> None:
@@ -46,44 +50,54 @@ def hide_inputs() -> None:
 
 def _without_text(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, Refused | ValidationError):
+    if isinstance(error, BentoMLException | ValidationError):
         record.exc_info, record.exc_text = None, None
     return True
 
 
 async def predict(
-    plane: DataPlane, admin: Admin, model: str, values: Mapping[str, Any], unit: str
+    house: Doors, context: Any, model: str, values: Mapping[str, Any], unit: str
 ) -> dict[str, Any]:
     """Answer `{"model", "version", "arm", "decision", "receipt", "predictions": [...]}`.
 
     Args:
-        plane: answers.
-        admin: knows the signatures.
+        house: answers, and knows the signatures.
+        context: BentoML's, with the request's headers; the reply's are put there.
         model: the model's name.
         values: input name to array or list; or {"rows": [objects]} for named columns.
-        unit: the randomisation unit; "" uses the request id.
+        unit: the randomisation unit; a header wins; without both it is the request id.
 
-    Raises:
-        Refused: every refusal, with its status.
+    Returns:
+        The answer; a refusal is a response of its own, `{"error": text}` with its status.
     """
+    plane, admin = house.plane, house.admin
     try:
         signature = admin.signature(model, None)
         if signature is None:
             raise admin.unknown(model, "")
+        headers = read_headers(context.request.headers.raw)
         request = Request(
             model=model,
             version=None,
-            inputs=_tensors(values, signature),
+            inputs={},
             origin="native",
-            trace=plane.telemetry.begin(None),
+            trace=plane.telemetry.begin(
+                header(headers, "traceparent"), header(headers, "tracestate")
+            ),
             request_id=uuid.uuid4().hex,
         )
-        if unit:
+        take_claims(request, partial(header, headers), {})
+        request.inputs = _tensors(values, signature)
+        if unit and request.unit is None:
             request.unit, request.unit_source = checked_unit(unit), "parameter"
         reply = await plane.infer(request)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001  the edge: the caller gets a stable text, we the log
         fault = report(exc)
-        raise Refused(fault.message, fault.status) from exc
+        context.response.status_code = fault.status  # BentoML copies it over the response's
+        waits = {} if fault.retry_after_s is None else {"retry-after": str(fault.retry_after_s)}
+        refused = JSONResponse({"error": fault.message}, fault.status, waits)
+        return cast("dict[str, Any]", refused)  # BentoML sends a response as it is
+    context.response.headers.update(dict(reply.headers()))
     return {
         "model": reply.model,
         "version": reply.version,

@@ -9,7 +9,7 @@ Boundary: experiments/ draws the slot; the log is reached through the callable t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,10 +17,11 @@ from experiments.assign import Assignment, assign
 from experiments.definition import Definition
 from experiments.errors import DefinitionError, Fault
 from experiments.plan import Snapshot, load_folder
+from runners.fleet import Fleet
 
 from .faults import BadRequest
 
-__all__ = ["Choice", "Reason", "Router"]
+__all__ = ["Choice", "Reason", "Router", "newest_ready"]
 
 Reason = Literal["assigned", "version_named", "forced", "no_experiment"]
 Recorder = Callable[[Definition, str], Awaitable[None]]
@@ -33,6 +34,17 @@ class Choice(NamedTuple):
     reason: Reason
     assignment: Assignment | None
     arm: str | None
+
+
+def newest_ready(fleet: Fleet, model: str, held: Sequence[str]) -> str:
+    """The newest version that answers; the newest of `held` (ascending) when none does.
+
+    A version that is being loaded, or was unloaded, takes nothing away from the one before it.
+    """
+    for version in reversed(held):
+        if fleet.slots[model, version].state == "READY":
+            return version
+    return held[-1]
 
 
 class Router:

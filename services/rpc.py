@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
+from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
 from audit.entropy import random_bytes
@@ -86,17 +87,26 @@ class Servicer:
         found = self._admin.metadata(request.name, request.version or None)
         return message("ModelMetadataResponse")(**found)
 
+    async def ModelConfig(self, request: Any, _: Any) -> Any:  # noqa: N802, D102
+        found = self._admin.config(request.name, request.version or None)
+        return ParseDict({"config": found}, message("ModelConfigResponse")())
+
+    async def ModelStatistics(self, request: Any, _: Any) -> Any:  # noqa: N802, D102
+        found = self._admin.statistics(request.name, request.version or None)
+        return ParseDict(found, message("ModelStatisticsResponse")())
+
     async def RepositoryIndex(self, request: Any, _: Any) -> Any:  # noqa: N802, D102
-        return message("RepositoryIndexResponse")(
-            models=self._admin.index(only_ready=request.ready)
-        )
+        lines = await self._admin.repository.index(only_ready=request.ready)
+        return message("RepositoryIndexResponse")(models=lines)
 
     async def RepositoryModelLoad(self, request: Any, _: Any) -> Any:  # noqa: N802, D102
-        await self._admin.change(request.model_name, "load", dict(request.parameters))
+        asked = read_parameters(request.parameters)
+        await self._admin.repository.change(request.model_name, "load", asked)
         return message("RepositoryModelLoadResponse")()
 
     async def RepositoryModelUnload(self, request: Any, _: Any) -> Any:  # noqa: N802, D102
-        await self._admin.change(request.model_name, "unload", dict(request.parameters))
+        asked = read_parameters(request.parameters)
+        await self._admin.repository.change(request.model_name, "unload", asked)
         return message("RepositoryModelUnloadResponse")()
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802, D102

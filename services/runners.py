@@ -15,10 +15,11 @@ import bentoml
 
 from runners.batch import Answer
 from runners.errors import ModelNotReady, RunnerError
-from runners.fleet import Fleet
+from runners.fleet import Fleet, Status
 from runners.link import Call, Link, Remote, serve
 
 from .orphans import end_with_parent
+from .repository import Place
 from .settings import Settings, settings
 from .telemetry import Mark, Span, SpanKind, Telemetry, current_traceparent
 from .wiring import open_fleet
@@ -81,17 +82,18 @@ class _Runner:
     @bentoml.api
     async def status(self) -> list[dict[str, str]]:
         """Every version of this kind with its state, device and runtime."""
-        return [
-            {
-                "name": s.name,
-                "version": s.version,
-                "state": s.state,
-                "reason": s.reason,
-                "device": self.fleet.slot(s.name, s.version).device,
-                "runtime": self.fleet.slot(s.name, s.version).runtime,
-            }
-            for s in self.fleet.index()
-        ]
+        return [self._line(status) for status in self.fleet.index()]
+
+    @bentoml.api
+    async def load(self, name: str, version: str) -> dict[str, str]:
+        """Load and warm one registered version; its line of `status`, ready or not."""
+        await self.fleet.load(name, version, strict=False)
+        found = [s for s in self.fleet.index() if (s.name, s.version) == (name, version)]
+        return self._line(*found) if found else {"state": "UNAVAILABLE", "reason": "not loaded"}
+
+    def _line(self, status: Status) -> dict[str, str]:
+        slot = self.fleet.slot(status.name, status.version)
+        return {**status._asdict(), "device": slot.device, "runtime": slot.runtime}
 
 
 @bentoml.service(name="CnnRunner", **_PLACE)
@@ -115,26 +117,47 @@ class DnnRunner(_Runner):
     kind = "dnn"
 
 
-async def attach_runners(fleet: Fleet, proxies: Sequence[Any], chosen: Settings) -> None:
+async def attach_runners(fleet: Fleet, proxies: Sequence[Any], chosen: Settings) -> Place:
     """Fill `fleet` with the versions that the runner services hold, once they are warm.
+
+    Returns:
+        What loads a version that was registered later: in the runner service of its kind.
 
     Raises:
         ModelNotReady: a runner service did not become ready in a minute.
     """
     kinds = ("cnn", "lstm", "dnn")
-    for kind, proxy in zip(kinds, proxies, strict=True):
-        link = Link(chosen.run_dir / f"runner-{kind}.sock")
+    links = {kind: Link(chosen.run_dir / f"runner-{kind}.sock") for kind in kinds}
+    by_kind = dict(zip(kinds, proxies, strict=True))
+
+    async def attach(kind: str, line: dict[str, str]) -> None:
+        remote = Remote(links[kind], line["name"], line["version"], current_traceparent.get)
+        await fleet.attach(
+            line["name"],
+            line["version"],
+            remote,
+            device=line["device"],
+            runtime=line["runtime"],
+        )
+
+    async def place(name: str, version: str) -> bool:
+        kind = (await asyncio.to_thread(fleet.registry.manifest, name, version)).kind
+        if kind not in by_kind:
+            return False
+        try:
+            line = await by_kind[kind].to_async.load(name, version)
+        except (bentoml.exceptions.BentoMLException, OSError) as exc:
+            raise ModelNotReady(f"the {kind} runner is away: {exc}") from exc
+        if line["state"] != "READY":
+            raise ModelNotReady(f"the {kind} runner has no {name}:{version}: {line['reason']}")
+        await attach(kind, line)
+        return True
+
+    for kind, proxy in by_kind.items():
         for line in await _status(kind, proxy):
-            if line["state"] != "READY":
-                continue
-            remote = Remote(link, line["name"], line["version"], current_traceparent.get)
-            await fleet.attach(
-                line["name"],
-                line["version"],
-                remote,
-                device=line["device"],
-                runtime=line["runtime"],
-            )
+            if line["state"] == "READY":
+                await attach(kind, line)
+    return place
 
 
 async def _status(kind: str, proxy: Any) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -73,6 +74,14 @@ class Settings(BaseSettings):
     explainer: bool = Field(True, description="start the explainer service")
     fast_path: bool = Field(True, description="answer /v1 and /v2 before BentoML's middleware")
     allow_force: bool = Field(False, description="honour x-weighbridge-arm")
+    grpc_always_raw: bool = Field(False, description="answer gRPC with raw tensors only")
+    base_path: str = Field("", description="a path that may stand in front of every other")
+    read_timeout_s: float = Field(
+        30.0, gt=0, description="longest wait for an HTTP request's head, or for its body to move"
+    )
+    max_head_bytes: int = Field(
+        64 << 10, ge=4096, description="largest HTTP request line and headers together"
+    )
     drain_s: float = Field(10.0, ge=0, description="longest wait for running requests at stop")
     auth: Literal["none", "keys", "jwt", "keys,jwt"] = Field(
         "none", description="how callers prove who they are"
@@ -98,6 +107,17 @@ class Settings(BaseSettings):
     def _readable(cls, text: str) -> str:
         parse_concurrency(text)
         return text
+
+    @field_validator("base_path")
+    @classmethod
+    def _plain_path(cls, path: str) -> str:
+        parts = path.rstrip("/").split("/")[1:]
+        plain = all(re.fullmatch(r"[\w.~-]*[\w~-][\w.~-]*", part, re.ASCII) for part in parts)
+        if path and (not path.startswith("/") or not plain or parts[:1] in (["v1"], ["v2"])):
+            raise ValueError(
+                "must be a path such as /ml/gateway that does not begin with /v1 or /v2"
+            )
+        return path.rstrip("/")
 
     @property
     def bentoml_home(self) -> Path:

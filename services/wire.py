@@ -7,9 +7,9 @@ Rule 2: replies leave in the order of their requests; a client that goes away ca
 server that stops answers what it has taken.
 Rule 3: with authentication on, only a body that fits into uvicorn's own buffer is read before its
 caller is known.
-Rule 4: what is no HTTP is answered as JSON like any other mistake.
-Source: uvicorn's `HttpToolsProtocol`, which is subclassed; `fits` says whether it is as expected,
-and where it is not, uvicorn's own is used (docs/adr/0011-short-way.md).
+Source: uvicorn's `HttpToolsProtocol`, which is subclassed; `install` looks whether it is as it was,
+and where it is not, every call takes the long way (docs/adr/0011-short-way.md).
+Read next: httpserver.py (the limits of a connection, in front of this).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -26,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from .access.gate import HttpGate, answer_of
 from .faults import TooLarge
 from .http import HttpDoor, Result
+from .httpserver import BoundedProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,6 @@ _OVERRIDDEN = (
     "on_message_begin",
     "on_message_complete",
     "on_response_complete",
-    "send_400_response",
 )
 
 
@@ -161,7 +160,7 @@ class Connection(HttpToolsProtocol):
 
     async def _answer(self, call: _Call, body: bytes) -> None:
         try:
-            result = await self._refusal(call)
+            result = await self._not_let_in(call)
             if result is None:
                 result = await self.door().call(call.path, call.headers, body)
         finally:
@@ -171,7 +170,7 @@ class Connection(HttpToolsProtocol):
         if not call.disconnected:
             self._reply(call, result)
 
-    async def _refusal(self, call: _Call) -> Result | None:
+    async def _not_let_in(self, call: _Call) -> Result | None:
         if self.gate is None:
             return None
         fault = await self.gate.refusal("POST", call.path, call.headers)
@@ -197,13 +196,6 @@ class Connection(HttpToolsProtocol):
             self._running.set()
         super().connection_lost(exc)
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, in the protocol's form."""
-        body = orjson.dumps({"error": f"{msg} Send HTTP/1.1 as in RFC 9112."})
-        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: "
-        self.transport.write(STATUS_LINE[400] + head + b"%d\r\n\r\n" % len(body) + body)
-        self.transport.close()
-
 
 def install(door: Callable[[], HttpDoor], gate: HttpGate | None = None) -> bool:
     """Let uvicorn serve this process's connections as `Connection`; False where it does not fit.
@@ -216,6 +208,8 @@ def install(door: Callable[[], HttpDoor], gate: HttpGate | None = None) -> bool:
     if not fits:
         log.warning("this uvicorn has other connections: inference calls take the long way")
         return False
-    chosen: Any = type("Connection", (Connection,), {"door": staticmethod(door), "gate": gate})
+    chosen: Any = type(
+        "Bounded", (BoundedProtocol, Connection), {"door": staticmethod(door), "gate": gate}
+    )
     HTTP_PROTOCOLS["auto"] = chosen
     return True

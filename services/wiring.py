@@ -229,7 +229,13 @@ class House:
             allow_force=settings.allow_force or not guard.open,
             concurrency=Concurrency(parse_concurrency(settings.concurrency)),
         )
-        self.admin = Admin(self.fleet, self.router, self.outcomes, ready=lambda: self.ready)
+        self.admin = Admin(
+            self.fleet,
+            self.router,
+            self.outcomes,
+            ready=lambda: self.ready,
+            statistics=self.plane.statistics,
+        )
         self.http = HttpDoor(
             self.plane,
             self.admin,
@@ -237,7 +243,13 @@ class House:
             max_body_bytes=settings.max_body_bytes,
         )
         self.grpc = GrpcServer(
-            Servicer(self.plane, self.admin, status_of, again=gate.again if gate else None),
+            Servicer(
+                self.plane,
+                self.admin,
+                status_of,
+                again=gate.again if gate else None,
+                always_raw=settings.grpc_always_raw,
+            ),
             address=settings.host,
             port=settings.grpc_port,
             max_bytes=settings.max_body_bytes,

@@ -237,6 +237,7 @@ def test_without_the_fast_path_the_same_door_answers(home, image) -> None:
             WEIGHBRIDGE_FAST_PATH="false",
             WEIGHBRIDGE_EXPLAINER="false",
             WEIGHBRIDGE_MODELS="digits",
+            WEIGHBRIDGE_BASE_PATH="/ml",
         ) as slow,
         thttp.InferenceServerClient(f"127.0.0.1:{slow.http_port}") as client,
     ):
@@ -245,6 +246,10 @@ def test_without_the_fast_path_the_same_door_answers(home, image) -> None:
         with pytest.raises(InferenceServerException, match="unknown"):
             client.infer("nothing", image_input(thttp, image))
         reply = httpx.post(
-            f"{slow.http}/v1/models/digits:predict", json={"instances": image.tolist()}
+            f"{slow.http}/ml/v1/models/digits:predict", json={"instances": image.tolist()}
         )
+        assert httpx.get(f"{slow.http}/ml/v2/models/digits").json()["name"] == "digits"
+        for path in ("/nothing", "/ml/nothing"):
+            assert httpx.get(slow.http + path).json() == {"error": "no such path"}
+        assert httpx.post(f"{slow.http}/ml/cnn", content=b"{}").json()["error"].startswith("image")
         assert reply.headers["x-weighbridge-arm"] in ("control", "treatment")

@@ -109,7 +109,10 @@ def test_chunks_and_pipelining_are_understood(gateway) -> None:
     ],
 )
 def test_what_is_not_http_is_refused_and_closed(gateway, data) -> None:
-    assert wire.send(gateway.http_port, data).status == 400
+    answer = wire.send(gateway.http_port, data)
+    assert answer.status == 400
+    assert "HTTP/1.1" in answer.error()
+    assert answer.headers["connection"] == "close"
 
 
 def test_the_upgrade_to_a_websocket_is_refused(gateway) -> None:

@@ -195,7 +195,7 @@ def test_models_come_and_go_under_load(small) -> None:
         for thread in clients:
             thread.join()
     assert statuses <= {200, 503}
-    assert change("load", parameters={"config": "{}"}).status_code == 501
+    assert change("load", parameters={"config": '{"max_batch_size": 4}'}).status_code == 501
     assert change("load", parameters=[1]).status_code == 400
 
 

@@ -144,7 +144,7 @@ def test_bytes_that_are_no_message_are_an_invalid_argument(channel, stub, method
 
 def test_methods_that_are_not_served_say_so(stub) -> None:
     for call, request in (
-        (stub.ModelStatistics, pb.ModelStatisticsRequest()),
+        (stub.LogSettings, pb.LogSettingsRequest()),
         (stub.TraceSetting, pb.TraceSettingRequest()),
         (stub.SystemSharedMemoryStatus, pb.SystemSharedMemoryStatusRequest()),
     ):

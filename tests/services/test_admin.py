@@ -69,7 +69,7 @@ async def ask(admin: Admin, method: str, path: str, body: bytes = b""):
 
 
 async def test_health_and_metadata(admin) -> None:
-    await admin.change("m", "load")
+    await admin.repository.change("m", "load")
     assert (await ask(admin, "GET", "v2/health/ready")).body == {"ready": True, "live": True}
     assert (await ask(admin, "GET", "v2/models")).body == {"models": ["m"]}
     found = (await ask(admin, "GET", "v2/models/m/versions/1")).body
@@ -87,7 +87,11 @@ async def test_health_and_metadata(admin) -> None:
         ("GET", "v2/models/x", ModelNotFound),
         ("GET", "v2/models/m/versions/9", ModelNotFound),
         ("GET", "v2/models/m/versions/1/nothing", NotFound),
-        ("GET", "v2/models/stats", Unsupported),
+        ("GET", "v2/models/x/stats", ModelNotFound),
+        ("GET", "v2/models/m/versions/9/stats", ModelNotFound),
+        ("POST", "v2/repository/models/m/versions/9/load", ModelNotFound),
+        ("POST", "v2/repository/models/m/versions/9/unload", ModelNotFound),
+        ("POST", "v2/repository/models/m/odd/1/load", NotFound),
         ("POST", "v2/repository/models/x/load", ModelNotFound),
         ("POST", "v2/repository/models/x/unload", ModelNotFound),
         ("PUT", "v1/outcomes", NotFound),
@@ -95,7 +99,7 @@ async def test_health_and_metadata(admin) -> None:
     ],
 )
 async def test_what_is_not_there_is_refused(admin, method, path, error) -> None:
-    await admin.change("m", "load")
+    await admin.repository.change("m", "load")
     with pytest.raises(error) as refused:
         await ask(admin, method, path)
     assert len(str(refused.value)) < 300
@@ -107,7 +111,7 @@ async def test_what_is_not_there_is_refused(admin, method, path, error) -> None:
         (b"{", BadRequest),
         (b"[]", BadRequest),
         (b'{"parameters": [1]}', BadRequest),
-        (b'{"parameters": {"config": "{}"}}', Unsupported),
+        (b'{"parameters": {"config": "{\\"max_batch_size\\": 4}"}}', Unsupported),
         (b'{"parameters": {"file:1/model.onnx": ""}}', Unsupported),
     ],
 )
@@ -131,20 +135,22 @@ async def test_the_body_of_a_load_may_be_empty(admin, body) -> None:
 
 
 async def test_two_loads_at_once_load_once_and_both_wait_until_it_is_ready(admin, registry) -> None:
-    await asyncio.gather(admin.change("m", "load"), admin.change("m", "load"))
+    await asyncio.gather(admin.repository.change("m", "load"), admin.repository.change("m", "load"))
     assert registry.opened == 1
     assert admin.slot("m", None).state == "READY"
-    await asyncio.gather(admin.change("m", "unload"), admin.change("m", "unload"))
+    await asyncio.gather(
+        admin.repository.change("m", "unload"), admin.repository.change("m", "unload")
+    )
     assert admin.slot("m", None).state == "UNAVAILABLE"
 
 
 async def test_a_caller_who_leaves_does_not_stop_a_load(admin) -> None:
-    call = asyncio.create_task(admin.change("m", "load"))
+    call = asyncio.create_task(admin.repository.change("m", "load"))
     await asyncio.sleep(0)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await admin.change("m", "load")
+    await admin.repository.change("m", "load")
     assert admin.slot("m", None).state == "READY"
 
 
@@ -154,20 +160,34 @@ async def test_a_load_that_cannot_be_put_on_record_can_be_repeated(admin) -> Non
 
     admin.fleet.on_ready, accept = refuse, admin.fleet.on_ready
     with pytest.raises(OSError, match="canary"):
-        await admin.change("m", "load")
+        await admin.repository.change("m", "load")
     assert admin.slot("m", None).state == "UNAVAILABLE"
     assert "canary" not in admin.slot("m", None).reason
     admin.fleet.on_ready = accept
-    await admin.change("m", "load")
+    await admin.repository.change("m", "load")
     assert admin.slot("m", None).state == "READY"
 
 
 async def test_a_version_of_another_process_comes_back_as_it_was(admin, registry) -> None:
     served = SimpleNamespace()
     await admin.fleet.attach("m", "1", served, device="cuda:0", runtime="test")
-    await admin.change("m", "unload")
+    await admin.repository.change("m", "unload")
     assert admin.slot("m", None).state == "UNAVAILABLE"
-    await admin.change("m", "load")
+    await admin.repository.change("m", "load")
     slot = admin.slot("m", None)
     assert (slot.state, slot.served, slot.device) == ("READY", served, "cuda:0")
     assert registry.opened == 0
+
+
+async def test_a_version_that_is_being_loaded_is_not_ready_and_says_so(admin) -> None:
+    seen = []
+
+    async def look(_: Slot) -> None:
+        seen.append(await ask(admin, "GET", "v2/models/m/ready"))
+        seen.append(await ask(admin, "GET", "v2/models/m/versions/1/ready"))
+
+    admin.fleet.on_ready = look
+    await admin.repository.change("m", "load")
+    assert [one.status for one in seen] == [503, 503]
+    assert seen[0].body == {"error": "model 'm' is LOADING"}
+    assert (await ask(admin, "GET", "v2/models/m/ready")).status == 200
