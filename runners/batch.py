@@ -8,6 +8,7 @@ so versions and models never meet.
 Rule 3: a request that is bad, cancelled or late fails alone. A batch that fails is run again
 request by request; a cancelled request is dropped from the queue, or its result discarded.
 Rule 4: a full queue refuses at once.
+Rule 5: a model whose signature does not batch runs each request alone, with the shapes it came in.
 Boundary: asyncio; the model runs in the one thread that is handed in. Rows are slices, never shared
 writable memory.
 """
@@ -59,6 +60,7 @@ class Batcher:
         self._executor = executor
         self._max_rows = max_rows
         self._max_queued = max_queued_rows
+        self._alone = model.signature.batching == "none"
         self._queue: deque[_Call] = deque()
         self._queued_rows = 0
         self._worker: asyncio.Task[None] | None = None
@@ -130,7 +132,7 @@ class Batcher:
                 taken.append(call)
                 rows += call.rows
                 self._queued_rows -= call.rows
-                if rows >= self._max_rows:
+                if rows >= self._max_rows or self._alone:
                     break
             else:
                 kept.append(call)
@@ -149,7 +151,9 @@ class Batcher:
         first = 0
         for call in calls:
             last = first + call.rows
-            if not call.future.done():
+            if self._alone and not call.future.done():
+                call.future.set_result(Answer(outputs, started - call.queued, spent))
+            elif not call.future.done():
                 own = {name: data[first:last] for name, data in outputs.items()}
                 call.future.set_result(Answer(own, started - call.queued, spent))
             first = last
@@ -171,7 +175,7 @@ class Batcher:
             raise
         except Exception as exc:  # a backend's own bug: the callers of this batch learn of it
             raise ModelFailed(f"could not run {self.model.name}: {exc!r}") from exc
-        if any(data.shape[:1] != (rows,) for data in outputs.values()):
+        if not self._alone and any(data.shape[:1] != (rows,) for data in outputs.values()):
             raise ModelFailed(f"'{self.model.name}' gave outputs whose rows are not the batch's")
         return outputs
 

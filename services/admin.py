@@ -29,6 +29,15 @@ VERSION = "0.1.0"
 EXTENSIONS = ["binary_tensor_data", "model_repository", "model_repository(unload_dependents)"]
 
 
+_FORMS = {
+    "onnx": "onnx",
+    "torchscript": "libtorch",
+    "torch-export": "export",
+    "tensorflow": "savedmodel",
+    "remote": "oip",
+}
+
+
 class Answer(NamedTuple):
     """A status and the JSON value that goes with it."""
 
@@ -160,7 +169,7 @@ class Admin:
         return {
             "name": name,
             "versions": versions,
-            "platform": f"{_engine(manifest)}_onnx",
+            "platform": _platform(manifest),
             "inputs": [_spec(spec) for spec in manifest.signature.inputs],
             "outputs": [_spec(spec) for spec in manifest.signature.outputs],
         }
@@ -171,11 +180,11 @@ class Admin:
         signature = slot.manifest.signature
         return {
             "name": name,
-            "platform": f"{_engine(slot.manifest)}_onnx",
+            "platform": _platform(slot.manifest),
             "backend": _engine(slot.manifest),
-            "max_batch_size": self.fleet.max_batch_rows,
-            "input": [_config(spec) for spec in signature.inputs],
-            "output": [_config(spec) for spec in signature.outputs],
+            "max_batch_size": self.fleet.max_batch_rows if signature.batching == "rows" else 0,
+            "input": [_config(spec, signature) for spec in signature.inputs],
+            "output": [_config(spec, signature) for spec in signature.outputs],
             "parameters": {
                 "digest": {"string_value": slot.manifest.digest},
                 "device": {"string_value": slot.device},
@@ -234,9 +243,19 @@ def _spec(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
 
 
-def _config(spec: TensorSpec) -> dict[str, Any]:
+def _platform(manifest: Manifest) -> str:
+    """The engine and the form of the artefact, as Triton names them (`onnxruntime_onnx`)."""
+    return f"{_engine(manifest)}_{_FORMS[manifest.backend]}"
+
+
+def _config(spec: TensorSpec, signature: Signature) -> dict[str, Any]:
+    """Triton's form: with a batch size the dimensions leave the rows out, else they are all there.
+
+    Source: Triton's model configuration, "Inputs, Outputs and Maximum Batch Size".
+    """
     kind = "TYPE_STRING" if spec.datatype == "BYTES" else f"TYPE_{spec.datatype}"
-    return {"name": spec.name, "data_type": kind, "dims": list(spec.shape[1:])}
+    dims = spec.shape if signature.batching == "none" else spec.shape[1:]
+    return {"name": spec.name, "data_type": kind, "dims": list(dims)}
 
 
 def _object(body: bytes) -> dict[str, Any]:

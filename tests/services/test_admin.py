@@ -35,6 +35,7 @@ class Registry:
             version=version,
             runtime="onnxruntime 1.31.1",
             kind="lstm",
+            backend="onnx",
             signature=SIGNATURE,
             labels=("a", "b"),
             digest="sha256:00",
@@ -46,6 +47,7 @@ class Registry:
 
 class Model:
     name, version, device, runtime = "m", "1", "cpu", "test"
+    signature = SIGNATURE
 
     def warm_up(self) -> None:
         """Nothing to do."""
