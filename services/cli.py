@@ -22,6 +22,7 @@ from experiments.plan import load_folder
 from runners.errors import RunnerError
 
 from .cli_audit import audit
+from .cli_register import register_model
 from .settings import settings
 from .wiring import open_registry, registry_signer
 
@@ -36,6 +37,7 @@ app = typer.Typer(
     help="Train, serve, prove and report model decisions.",
 )
 app.add_typer(audit, name="audit")
+app.command("register")(register_model)
 console = Console()
 errors = Console(stderr=True)
 

@@ -43,7 +43,9 @@ class Settings(BaseSettings):
     runner: Literal["inprocess", "service"] = Field(
         "inprocess", description="models in the gateway, or in BentoML services of their own"
     )
-    device: Literal["cpu", "cuda", "auto"] = Field("auto", description="where models run")
+    device: Literal["cpu", "cuda", "tensorrt", "auto"] = Field(
+        "auto", description="where models run"
+    )
     threads: int = Field(1, ge=1, le=256, description="threads of one model's session")
     max_batch_rows: int = Field(64, ge=1, description="rows in one batch")
     max_queued_rows: int = Field(2048, ge=1, description="rows that may wait for one version")

@@ -29,10 +29,11 @@ from audit.sample import Rules, Sampler
 from audit.socket_link import serve as serve_notary
 from experiments.definition import Definition
 from experiments.errors import DefinitionError
+from runners.backends import Opening, open_model
 from runners.errors import ArtefactCorrupt
 from runners.fleet import Fleet, Slot
-from runners.onnx import OnnxModel, check_installation
-from runners.registry import SIGNER, Artefact, Registry
+from runners.onnx import check_installation
+from runners.registry import SIGNER, Registry
 
 from .admin import Admin
 from .dataplane import DataPlane
@@ -41,13 +42,14 @@ from .explaining import Explaining, RemoteExplain
 from .grpcserver import GrpcServer, status_of
 from .http import HttpDoor
 from .metrics import Metrics
+from .oip import message
 from .outcomes import Outcomes
 from .router import Router
 from .rpc import Servicer
 from .settings import Settings
-from .telemetry import Telemetry
+from .telemetry import Telemetry, current_traceparent
 
-__all__ = ["House", "open_fleet", "open_registry", "registry_signer"]
+__all__ = ["House", "open_fleet", "open_registry", "opening", "registry_signer"]
 
 log = logging.getLogger("weighbridge")
 AttachRunners = Callable[[Fleet], Awaitable[None]]
@@ -72,16 +74,23 @@ def open_registry(settings: Settings) -> Registry:
     return Registry(home, key)
 
 
+def opening(settings: Settings) -> Opening:
+    """What the backends need to know of this deployment."""
+    return Opening(
+        device=settings.device,
+        threads=settings.threads,
+        context=current_traceparent.get,
+        messages=message,
+    )
+
+
 def open_fleet(settings: Settings) -> Fleet:
-    """An empty fleet whose models are ONNX sessions on the configured device."""
+    """An empty fleet whose models run on the configured device, each in its own backend."""
     check_installation(settings.device)
-
-    def open_model(artefact: Artefact) -> OnnxModel:
-        return OnnxModel(artefact, device=settings.device, threads=settings.threads)
-
+    chosen = opening(settings)
     return Fleet(
         registry=open_registry(settings),
-        open_model=open_model,
+        open_model=lambda artefact: open_model(artefact, chosen),
         max_batch_rows=settings.max_batch_rows,
         max_queued_rows=settings.max_queued_rows,
     )

@@ -70,11 +70,8 @@ class Server:
         return self.process.wait(40)
 
 
-def start(home: Path, **settings: str) -> Server:
-    """Start a gateway on free ports and wait until it is ready."""
-    http_port, grpc_port = free_port(), free_port()
-    log = home / "server.log"
-    environment = dict(os.environ) | {
+def environment_of(home: Path, http_port: int, grpc_port: int, **settings: str) -> dict[str, str]:
+    return dict(os.environ) | {
         "WEIGHBRIDGE_HOME": str(home),
         "BENTOML_HOME": str(home / "bentoml"),
         "WEIGHBRIDGE_HTTP_PORT": str(http_port),
@@ -83,6 +80,21 @@ def start(home: Path, **settings: str) -> Server:
         "PYTHONUNBUFFERED": "1",
         **settings,
     }
+
+
+def stopped(home: Path, **settings: str) -> Server:
+    """A gateway that was never started: its home and its commands."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    environment = environment_of(home, 0, 0, **settings)
+    return Server(process, home, 0, 0, home / "server.log", environment)
+
+
+def start(home: Path, **settings: str) -> Server:
+    """Start a gateway on free ports and wait until it is ready."""
+    http_port, grpc_port = free_port(), free_port()
+    log = home / "server.log"
+    environment = environment_of(home, http_port, grpc_port, **settings)
     command = [sys.executable, "-m", "bentoml", "serve", "services.gateway:Gateway"]
     with log.open("ab") as out:
         process = subprocess.Popen(

@@ -1,0 +1,98 @@
+"""What a reader finds in a foreign model, before it was run.
+
+Rule: a dimension is a number, or the name of a size that is chosen per call; "" is a size without
+a name. Two dimensions of one name always have one size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ..errors import RunnerError
+from ..manifest import Backend
+from ..tensor import DTYPES, TensorSpec
+
+__all__ = ["Draft", "NotRegistered", "Port", "parse_port"]
+
+_PORT: Final = re.compile(r"(?P<name>[^:]+):(?P<datatype>[A-Z0-9]+):(?P<dims>[-,0-9]*)")
+
+
+class NotRegistered(RunnerError):
+    """The model cannot be registered; the sentence says why and what to do. Nothing was changed."""
+
+    status_hint = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One input or output: `dims` holds numbers, and names of sizes ("" when unnamed)."""
+
+    name: str
+    datatype: str
+    dims: tuple[int | str, ...]
+
+    @property
+    def spec(self) -> TensorSpec:
+        """The same for the signature: every chosen size is -1."""
+        return TensorSpec(
+            self.name,
+            self.datatype,
+            tuple(-1 if isinstance(dim, str) else dim for dim in self.dims),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A foreign model, read and not yet run.
+
+    Attributes:
+        files: where each file of the artefact's `network/` folder is now.
+        opset: the ONNX opset, 0 for anything else.
+        outputs: declared outputs; a wrong or unknown shape is put right by running the model.
+    """
+
+    backend: Backend
+    framework: str
+    runtime: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    files: Mapping[str, Path] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+    opset: int = 0
+
+
+def parse_port(text: str) -> Port:
+    """Read `name:FP32:-1,4`; an empty list of dimensions is a scalar.
+
+    Raises:
+        NotRegistered: not of that form.
+    """
+    match = _PORT.fullmatch(text)
+    dims = match["dims"].split(",") if match and match["dims"] else []
+    if match is None or match["datatype"] not in DTYPES or not all(map(_is_dim, dims)):
+        raise NotRegistered(
+            f"could not read --input '{text}': write it as name:FP32:-1,4 with a datatype of the "
+            "protocol (-1 for a size that varies)"
+        )
+    return Port(match["name"], match["datatype"], tuple("" if d == "-1" else int(d) for d in dims))
+
+
+def _is_dim(text: str) -> bool:
+    return text == "-1" or text.isdecimal()
+
+
+def named_once(ports: Sequence[Port], what: str) -> None:
+    """Refuse no ports at all, or two of one name.
+
+    Raises:
+        NotRegistered: as said.
+    """
+    names = [port.name for port in ports]
+    if not names:
+        raise NotRegistered(f"could not register the model: it has no {what}")
+    if len(set(names)) != len(names):
+        raise NotRegistered(f"could not register the model: two {what} have one name")
