@@ -19,11 +19,15 @@ from runners.backends import open_model
 from runners.intake.draft import Draft, NotRegistered, Port, parse_port
 from runners.intake.onnx import read_onnx
 from runners.intake.register import Kind, Registered, Wish, register
+from runners.intake.remote import is_address, read_remote
 from runners.intake.sniff import backend_of
+from runners.intake.tensorflow import read_saved_model
+from runners.intake.torch import read_torch
 from runners.tensor import Batch, TensorSpec
 
 from .codec import decode
 from .faults import BadRequest
+from .oip import message
 from .settings import settings
 from .wiring import open_registry, opening, registry_signer
 
@@ -52,11 +56,37 @@ def register_model(  # noqa: PLR0917  typer reads a command's options from its p
     outputs: Annotated[
         list[str] | None, typer.Option("--output", help="names of a torch model's outputs")
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="run a torch.export file through torch.compile")
+    ] = False,
+    signature: Annotated[
+        str | None, typer.Option(help="a SavedModel's signature; serving_default when left out")
+    ] = None,
+    remote_name: Annotated[str | None, typer.Option(help="name on the remote server")] = None,
+    remote_version: Annotated[str | None, typer.Option(help="version on the remote server")] = None,
+    token_env: Annotated[
+        str | None, typer.Option(help="environment variable with the remote's bearer token")
+    ] = None,
+    idempotent: Annotated[
+        bool, typer.Option(help="a remote call that may have run may be sent again")
+    ] = False,
 ) -> None:
     """Register a model: read its signature, load it, try it, sign it and hold it."""
     chosen = settings()
-    ports = tuple(parse_port(text) for text in inputs or ())
-    draft = _draft(path, ports, tuple(outputs or ()))
+    if is_address(path):
+        draft = read_remote(
+            path,
+            model=remote_name,
+            version=remote_version,
+            token_env=token_env,
+            idempotent=idempotent,
+            messages=message,
+        )
+    else:
+        ports = tuple(parse_port(text) for text in inputs or ())
+        draft = _read(
+            Path(path), ports, tuple(outputs or ()), signature=signature, compiled=compiled
+        )
     wish = Wish(
         name=name,
         version=version,
@@ -79,14 +109,25 @@ def register_model(  # noqa: PLR0917  typer reads a command's options from its p
     _show(done)
 
 
-def _draft(path: str, inputs: tuple[Port, ...], outputs: tuple[str, ...]) -> Draft:
-    file = Path(path)
-    backend = backend_of(file)
-    if backend == "onnx":
-        if inputs or outputs:
-            raise NotRegistered("could not use --input or --output: an ONNX file has its own")
-        return read_onnx(file)
-    raise NotRegistered(f"could not register {path}: no reader for {backend}")
+def _read(
+    path: Path,
+    inputs: tuple[Port, ...],
+    outputs: tuple[str, ...],
+    *,
+    signature: str | None,
+    compiled: bool,
+) -> Draft:
+    backend = backend_of(path)
+    if backend in ("torchscript", "torch-export"):
+        return read_torch(path, backend, inputs=inputs, outputs=outputs, compiled=compiled)
+    if inputs or outputs or compiled:
+        raise NotRegistered(
+            "could not use --input, --output or --compile: they are for PyTorch files, and "
+            f"{path.name} is none"
+        )
+    if backend == "tensorflow":
+        return read_saved_model(path, signature or "serving_default")
+    return read_onnx(path)
 
 
 def _decimal(text: str | None) -> str | None:
