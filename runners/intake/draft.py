@@ -18,13 +18,21 @@ from ..tensor import DTYPES, TensorSpec
 
 __all__ = ["Draft", "NotRegistered", "Port", "parse_port"]
 
+_MAX_MESSAGE: Final = 700
 _PORT: Final = re.compile(r"(?P<name>[^:]+):(?P<datatype>[A-Z0-9]+):(?P<dims>[-,0-9]*)")
 
 
 class NotRegistered(RunnerError):
-    """The model cannot be registered; the sentence says why and what to do. Nothing was changed."""
+    """The model cannot be registered; the sentence says why and what to do. Nothing was changed.
+
+    Args:
+        message: the sentence; what a library said in it is put into one line and cut.
+    """
 
     status_hint = 400
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split())[:_MAX_MESSAGE])
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -80,6 +81,15 @@ def environment_of(home: Path, http_port: int, grpc_port: int, **settings: str) 
         "PYTHONUNBUFFERED": "1",
         **settings,
     }
+
+
+def copy_home(trained: Path, own: Path) -> None:
+    """Keys and trained models of `trained`, copied: more can be registered in `own`."""
+    shutil.copytree(trained / "keys", own / "keys")
+    for key in (own / "keys").iterdir():
+        key.chmod(0o600)
+    shutil.copytree(trained / "bentoml" / "models", own / "bentoml" / "models")
+    shutil.copy(trained / "bentoml" / "signer.pub", own / "bentoml" / "signer.pub")
 
 
 def stopped(home: Path, **settings: str) -> Server:
