@@ -140,7 +140,10 @@ def _limit_threads(threads: int) -> None:
 
 def _device(device: Device, tag: str) -> tuple[str, str]:
     """What is reported, and TensorFlow's own name for it."""
-    if device != "cpu" and tf.config.list_physical_devices("GPU"):
+    held = tf.config.list_physical_devices("GPU") if device != "cpu" else []
+    if held:
+        for card in held:  # otherwise it takes the whole card's memory, and no other model loads
+            tf.config.experimental.set_memory_growth(card, True)
         return "cuda:0", "/GPU:0"
     if device in ("cpu", "auto"):
         return "cpu", "/CPU:0"

@@ -27,6 +27,7 @@ from .explainer import Explainer
 from .front import front_page
 from .native import hide_inputs, predict
 from .orphans import end_with_parent
+from .placement import hide_cards, see_cards
 from .runners import CnnRunner, DnnRunner, LstmRunner, attach_runners
 from .settings import settings
 from .watch import watch
@@ -118,6 +119,10 @@ class Gateway:
     async def open(self) -> None:
         """Open the house and watch the definitions."""
         end_with_parent()
+        if _SETTINGS.runner == "service":
+            hide_cards()
+        else:
+            see_cards(_SETTINGS)
         hide_inputs()
         await house.open(
             attach=self._attach if _SETTINGS.runner == "service" else None,

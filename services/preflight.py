@@ -2,7 +2,7 @@
 
 Rule: BentoML restarts a worker that dies, which is right at three in the morning and wrong for a
 taken port; so the process that starts the workers first tries what they will need: the keys, the
-log (opening it is recovering it), the device and the gRPC port. Nothing is kept open.
+log (opening it is recovering it), the devices and the gRPC port. Nothing is kept open.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from audit.log import Log
 from runners.errors import RunnerError
 from runners.onnx import check_installation
 
+from .placement import cards, held_kinds, place
 from .settings import Settings
+from .wiring import open_registry
 
 __all__ = ["check"]
 
@@ -33,6 +35,9 @@ def check(settings: Settings) -> None:
     os.environ["WEIGHBRIDGE_DEFINITIONS"] = str(settings.definitions.absolute())
     try:
         check_installation(settings.device)
+        if settings.runner == "service":
+            kinds = held_kinds(open_registry(settings), settings.model_names())
+            place(kinds, cards(settings), device=settings.device, share=settings.share_gpu)
         _check_port(settings.host, settings.grpc_port)
         keyring = Keyring.load_or_create(settings.keys_dir)
         log = Log.open(settings.log_dir, keyring, origin=settings.origin)

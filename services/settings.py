@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     device: Literal["cpu", "cuda", "tensorrt", "auto"] = Field(
         "auto", description="where models run"
     )
+    gpus: str = Field("", description="cards for runner services, comma separated; empty: all")
+    share_gpu: bool = Field(False, description="let runner services share a card")
     threads: int = Field(1, ge=1, le=256, description="threads of one model's session")
     max_batch_rows: int = Field(64, ge=1, description="rows in one batch")
     max_queued_rows: int = Field(2048, ge=1, description="rows that may wait for one version")

@@ -38,8 +38,8 @@ class Shelf:
     """The artefacts that explanations are made with, each loaded once."""
 
     def __init__(self, settings: Settings) -> None:
-        """Nothing is loaded yet."""
-        self._fleet = open_fleet(settings)
+        """Nothing is loaded yet; explanations are made on the CPU, the cards are the callers'."""
+        self._fleet = open_fleet(settings.model_copy(update={"device": "cpu"}))
         self._held: dict[tuple[str, str], Held] = {}
 
     def get(self, name: str, version: str) -> Held:

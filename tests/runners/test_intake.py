@@ -134,7 +134,7 @@ def test_rows_that_might_are_not(registry, tmp_path, make: Callable[[Path], Path
 
 def test_the_wish_for_batches_is_met_or_refused(registry, tmp_path) -> None:
     for make in (zoo.mixing, cumulative, zoo.scalar, random):
-        with pytest.raises(NotRegistered, match="with --batch yes: .*leave the option out"):
+        with pytest.raises(NotRegistered, match=r"with --batch yes: .*leave the option out"):
             held(registry, make(tmp_path / "m.onnx"), batch="yes")
     assert registry.names() == ()
     assert held(registry, constant(tmp_path / "m.onnx"), batch="yes").signature.batching == "rows"
@@ -235,7 +235,7 @@ def test_operators_and_types_that_cannot_be_served_are_refused(tmp_path) -> None
     model = helper.make_model(graph, opset_imports=opsets)
     model.ir_version = 9
     onnx.save(model, str(tmp_path / "m.onnx"))
-    with pytest.raises(NotRegistered, match="ONNX Runtime says: .*Frobnicate"):
+    with pytest.raises(NotRegistered, match=r"ONNX Runtime says: .*Frobnicate"):
         read_onnx(tmp_path / "m.onnx")
     nodes = [helper.make_node("SequenceConstruct", ["x"], ["y"])]
     sequence = helper.make_tensor_sequence_value_info("y", T.FLOAT, [1])
