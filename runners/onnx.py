@@ -19,7 +19,7 @@ from typing import Literal
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-from .errors import DeviceUnavailable, ModelFailed
+from .errors import DeviceUnavailable, InputInvalid, ModelFailed
 from .feeds import run_bound, run_plain
 from .manifest import PLAIN
 from .pipeline import PIPELINE, Pipeline
@@ -137,7 +137,8 @@ class OnnxModel:
         """Answer every row of `batch`.
 
         Raises:
-            InputInvalid: preprocessing refuses a value, or a text is not UTF-8.
+            InputInvalid: preprocessing or a registered network refuses a value or a shape, or a
+                text is not UTF-8.
             ModelFailed: ONNX Runtime raised.
         """
         if self._pipeline is None:
@@ -147,6 +148,10 @@ class OnnxModel:
     def _raw(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         try:
             return self._run(self._session, self._outputs, feeds)
+        except errors.InvalidArgument as exc:
+            if self._pipeline is None:  # what goes straight in is the caller's: an index, a shape
+                raise InputInvalid("the model refuses these values or shapes") from exc
+            raise ModelFailed(f"could not run {self.name}:{self.version}: {exc}") from exc
         except ORT_ERRORS as exc:
             raise ModelFailed(f"could not run {self.name}:{self.version}: {exc}") from exc
 

@@ -78,7 +78,7 @@ def find_recipe(ports: Sequence[Port], infer: Infer) -> Recipe:
         try:
             infer(draw(ports, recipe, 2, np.random.default_rng(0)))
         except (ModelFailed, InputInvalid) as exc:
-            refusal = refusal or exc
+            refusal = refusal or (exc.__cause__ if isinstance(exc.__cause__, Exception) else exc)
         else:
             return recipe
     raise NotRegistered(
