@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from runners.tensor import Array, Signature, Tensor, TensorSpec
+from runners.tensor import DTYPES, Array, Signature, Tensor, TensorSpec
 
 from .codec import parse_json
 from .faults import BadRequest
@@ -107,6 +107,8 @@ def prediction_rows(
 
 
 def _plain(row: Array) -> Any:
+    if isinstance(row, np.ndarray | np.generic) and row.dtype == DTYPES["BF16"]:
+        row = row.astype(np.float32)  # exact; its own scalars are no JSON
     values = row.tolist() if isinstance(row, np.ndarray | np.generic) else row
     if isinstance(values, list) and len(values) == 1:
         values = values[0]

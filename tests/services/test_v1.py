@@ -93,3 +93,10 @@ def test_answers_whose_rows_differ_are_one_prediction() -> None:
     outputs = {"y": np.array([1.0, 2.0]), "total": np.array(3.0)}
     found = orjson.loads(encode_predictions(specs, outputs))
     assert found == {"predictions": [{"y": [1.0, 2.0], "total": 3.0}]}
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (2, 2), ()])
+def test_bf16_answers_are_numbers(shape) -> None:
+    specs = (TensorSpec("y", "BF16", (-1,) * len(shape)),)
+    found = encode_predictions(specs, {"y": np.full(shape, 1.5, "bfloat16")})
+    assert b"1.5" in found
