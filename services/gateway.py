@@ -27,7 +27,7 @@ from .explainer import Explainer
 from .front import front_page
 from .native import hide_inputs, predict
 from .orphans import end_with_parent
-from .placement import hide_cards, see_cards
+from .placement import hide_cards, see_first_card
 from .runners import CnnRunner, DnnRunner, LstmRunner, attach_runners
 from .settings import settings
 from .watch import watch
@@ -122,7 +122,7 @@ class Gateway:
         if _SETTINGS.runner == "service":
             hide_cards()
         else:
-            see_cards(_SETTINGS)
+            see_first_card(_SETTINGS)
         hide_inputs()
         await house.open(
             attach=self._attach if _SETTINGS.runner == "service" else None,

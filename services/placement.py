@@ -1,6 +1,7 @@
 """Which runner service computes on which card: decided before any library sees the driver.
 
-Rule 1: two runner services never share a card, unless WEIGHBRIDGE_SHARE_GPU says so.
+Rule 1: two processes of ours never share a card, unless WEIGHBRIDGE_SHARE_GPU says so: not two
+runner services of one gateway (they are placed), nor those of two gateways (cardlock.py).
 Rule 2: a process sees its own card only (`CUDA_VISIBLE_DEVICES`), so `cuda:0` inside it cannot be
 another's. The explainer, and a gateway whose models run in services, see none.
 Rule 3: every process works this out alike, from the settings and the registry; nothing is passed.
@@ -11,6 +12,7 @@ Source: CUDA Programming Guide, "CUDA Environment Variables"; bentoml 1.4 `Resou
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -21,13 +23,27 @@ from runners.errors import ArtefactCorrupt, DeviceUnavailable
 from runners.onnx import Device
 from runners.registry import Registry
 
+from .cardlock import CardLock
 from .settings import Settings
 
-__all__ = ["KINDS", "cards", "held_kinds", "hide_cards", "place", "see_card", "see_cards"]
+__all__ = [
+    "KINDS",
+    "cards",
+    "check_cards",
+    "held_kinds",
+    "hide_cards",
+    "place",
+    "see_card",
+    "see_first_card",
+]
+
 
 KINDS: Final = ("cnn", "lstm", "dnn")
 _VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 _GPU: Final = "nvidia.com/gpu"
+_HELD: Final[dict[str, CardLock]] = {}  # for the life of the process
+
+log = logging.getLogger("weighbridge")
 
 
 def cards(settings: Settings, environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -84,23 +100,61 @@ def place(
 
 
 def see_card(kind: str, settings: Settings, registry: Registry) -> str:
-    """Let this process see the card of its kind and no other; returns it."""
+    """Let this process see, and hold, the card of its kind and no other; returns it.
+
+    Raises:
+        DeviceUnavailable: it would be shared.
+    """
     placed = place(
         held_kinds(registry, settings.model_names()),
         cards(settings),
         device=settings.device,
         share=settings.share_gpu,
     )
-    os.environ[_VISIBLE] = placed.get(kind, "")
-    return os.environ[_VISIBLE]
+    return _see(placed.get(kind, ""), settings)
 
 
-def see_cards(settings: Settings) -> None:
-    """Let this process see the cards that the settings name, where they name any."""
-    if settings.gpus:
-        os.environ[_VISIBLE] = ",".join(cards(settings))
+def see_first_card(settings: Settings) -> str:
+    """The same for a process that holds every model, and so uses the first card only.
+
+    Raises:
+        DeviceUnavailable: another process of ours uses it.
+    """
+    found = [] if settings.device == "cpu" else cards(settings)
+    return _see(found[0] if found else "", settings)
+
+
+def check_cards(settings: Settings, registry: Registry) -> None:
+    """Whether the cards that the workers will take are free now; nothing stays held.
+
+    Raises:
+        DeviceUnavailable: one would be shared.
+    """
+    held = cards(settings)
+    if settings.runner == "service":
+        kinds = held_kinds(registry, settings.model_names())
+        placed = place(kinds, held, device=settings.device, share=settings.share_gpu)
+    else:
+        placed = {"gateway": held[0] if held and settings.device != "cpu" else ""}
+    if settings.device in ("cuda", "tensorrt") and not settings.share_gpu:
+        for card in filter(None, placed.values()):
+            CardLock(card).close()
 
 
 def hide_cards() -> None:
     """Let this process see no card."""
     os.environ[_VISIBLE] = ""
+
+
+def _see(card: str, settings: Settings) -> str:
+    """Hold `card` and see it alone; with "auto" a card that another holds is left to it."""
+    if card and not settings.share_gpu:
+        try:
+            _HELD[card] = _HELD.get(card) or CardLock(card)
+        except DeviceUnavailable as exc:
+            if settings.device != "auto":
+                raise
+            log.warning("this process computes on the CPU: %s", exc)
+            card = ""
+    os.environ[_VISIBLE] = card
+    return card

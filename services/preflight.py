@@ -18,7 +18,7 @@ from audit.log import Log
 from runners.errors import RunnerError
 from runners.onnx import check_installation
 
-from .placement import cards, held_kinds, place
+from .placement import check_cards
 from .settings import Settings
 from .wiring import open_registry
 
@@ -35,9 +35,7 @@ def check(settings: Settings) -> None:
     os.environ["WEIGHBRIDGE_DEFINITIONS"] = str(settings.definitions.absolute())
     try:
         check_installation(settings.device)
-        if settings.runner == "service":
-            kinds = held_kinds(open_registry(settings), settings.model_names())
-            place(kinds, cards(settings), device=settings.device, share=settings.share_gpu)
+        check_cards(settings, open_registry(settings))
         _check_port(settings.host, settings.grpc_port)
         keyring = Keyring.load_or_create(settings.keys_dir)
         log = Log.open(settings.log_dir, keyring, origin=settings.origin)

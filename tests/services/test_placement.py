@@ -1,13 +1,27 @@
 """Cards: never two runner services on one by accident, never silently none."""
 
 import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from runners.errors import DeviceUnavailable
-from services.placement import cards, held_kinds, hide_cards, place, see_card, see_cards
+from services import placement
+from services.placement import (
+    cards,
+    check_cards,
+    held_kinds,
+    hide_cards,
+    place,
+    see_card,
+    see_first_card,
+)
 from services.settings import Settings
 
+ROOT = Path(__file__).resolve().parents[2]
 KINDS = ["cnn", "lstm", "dnn"]
 
 
@@ -62,17 +76,64 @@ def test_only_kinds_with_models_need_a_card() -> None:
     assert held_kinds(Registry(), ["income", "unknown"]) == ["dnn"]
 
 
-def test_a_runner_sees_its_own_card_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind, card in {"cnn": "4", "dnn": "6", "lstm": ""}.items():
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-        assert see_card(kind, Settings(device="cuda"), Registry()) == card
-
-
-def test_a_gateway_sees_what_is_named_and_others_see_none(monkeypatch) -> None:
+@pytest.fixture
+def visible(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Two cards, and a folder of this test's own for the locks."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(placement, "_HELD", {})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    see_cards(Settings())
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6"
-    see_cards(Settings(gpus="6"))
+    return monkeypatch
+
+
+@pytest.mark.parametrize(("kind", "card"), [("cnn", "4"), ("dnn", "6"), ("lstm", "")])
+def test_a_runner_sees_its_own_card_only(visible, kind, card) -> None:
+    assert see_card(kind, Settings(device="cuda"), Registry()) == card
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == card
+
+
+def test_a_gateway_sees_the_first_card_and_others_see_none(visible) -> None:
+    assert see_first_card(Settings(device="cuda", gpus="6,4")) == "6"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "6"
     hide_cards()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert see_first_card(Settings(device="cpu", gpus="4")) == ""
+
+
+HOLD = """
+import sys
+from services.cardlock import CardLock
+held = CardLock("4")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_card_that_another_process_holds_is_refused_until_that_ends(
+    visible, tmp_path, caplog
+) -> None:
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        assert other.stdout.readline() == b"held\n"
+        for runner in ("service", "inprocess"):
+            asked = Settings(device="cuda", runner=runner)
+            with pytest.raises(DeviceUnavailable, match="card 4 is in use by another"):
+                check_cards(asked, Registry())
+        with pytest.raises(DeviceUnavailable):
+            see_card("cnn", Settings(device="cuda"), Registry())
+        assert see_card("cnn", Settings(device="auto"), Registry()) == ""
+        assert "computes on the CPU: card 4 is in use" in caplog.text
+        visible.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+        assert see_card("cnn", Settings(device="cuda", share_gpu=True), Registry()) == "4"
+        other.kill()
+        other.wait()
+        visible.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+        check_cards(Settings(device="cuda", runner="service"), Registry())
+        assert see_card("cnn", Settings(device="cuda"), Registry()) == "4"
+    finally:
+        other.kill()
+        other.communicate()
