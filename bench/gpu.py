@@ -35,8 +35,9 @@ from torch import nn
 
 from audit.keys import Keyring
 from runners.backends import Opening, open_model
+from runners.intake.draft import Wish
 from runners.intake.onnx import read_onnx
-from runners.intake.register import Wish, register
+from runners.intake.register import register
 from runners.intake.torch import read_torch
 from runners.registry import Registry
 from services.wiring import registry_signer

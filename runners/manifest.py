@@ -3,8 +3,9 @@
 `manifest.json` is an envelope {"manifest": body, "signed_by": key id, "signature": base64}.
 The body is canonical JSON (sorted keys, ASCII keys, integers and strings, no floats), and the
 Ed25519 signature (RFC 8032) covers the line `weighbridge/manifest/v1` followed by those bytes.
-Schema 2 adds `backend`, `options` and `signature.batching`. A manifest that needs none of them is
-written as schema 1, so that it has one form, and every manifest ever signed keeps its bytes.
+Schema 2 adds `backend`, `options`, `signature.batching` and `signature.ties`. A manifest that needs
+none of them is written as schema 1, so that it has one form, and every manifest ever signed keeps
+its bytes.
 Rule 1: `digest` is the SHA-256 of the body alone, so that it covers every file and no signature.
 Rule 2: a folder holds exactly the files its manifest names, or it is corrupt.
 Boundary: files and hashes only; registry.py decides which key is trusted.
@@ -103,8 +104,9 @@ class Manifest:
     @property
     def schema(self) -> int:
         """1 for what the first programs could read, else 2."""
-        plain = self.backend == "onnx" and not self.options and self.signature.batching == "rows"
-        return 1 if plain else 2
+        signature = self.signature
+        plain = signature.batching == "rows" and not signature.ties
+        return 1 if plain and self.backend == "onnx" and not self.options else 2
 
     @cached_property
     def digest(self) -> str:
@@ -122,6 +124,7 @@ class Manifest:
             del values["backend"], values["options"]
         else:
             signature["batching"] = self.signature.batching
+            signature["ties"] = [list(map(list, tie)) for tie in self.signature.ties]
         values["signature"] = signature
         values["labels"] = list(self.labels)
         return {"schema": self.schema, **values}
@@ -217,12 +220,13 @@ def _read_body(body: dict[str, Any], where: str) -> Manifest:
             inputs=tuple(_read_spec(spec) for spec in values["signature"]["inputs"]),
             outputs=tuple(_read_spec(spec) for spec in values["signature"]["outputs"]),
             batching=_batching(values["signature"]),
+            ties=_ties(values["signature"]),
         )
         values["labels"] = tuple(values["labels"])
         manifest = Manifest(**values)
-    except (KeyError, TypeError) as exc:
+    except (KeyError, TypeError, ValueError) as exc:
         raise ArtefactCorrupt(f"could not read {where}: a field is missing or unknown") from exc
-    if manifest.schema != schema or manifest.backend not in BACKENDS:
+    if manifest.backend not in BACKENDS or manifest.body() != body:
         raise ArtefactCorrupt(f"could not read {where}: its fields are not those of its schema")
     return manifest
 
@@ -232,6 +236,16 @@ def _batching(signature: Mapping[str, Any]) -> Batching:
     if found not in get_args(Batching):
         raise KeyError(found)
     return found
+
+
+def _ties(signature: Mapping[str, Any]) -> tuple[tuple[tuple[str, int], ...], ...]:
+    """Groups of dimensions that the inputs of the same signature have."""
+    ranks = {spec["name"]: len(spec["shape"]) for spec in signature["inputs"]}
+    ties = tuple(tuple((n, a) for n, a in tie) for tie in signature.get("ties", ()))
+    for name, axis in (place for tie in ties for place in tie):
+        if not 0 <= axis < ranks[name]:
+            raise KeyError(name)
+    return ties
 
 
 def _read_spec(spec: Mapping[str, Any]) -> TensorSpec:

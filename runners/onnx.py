@@ -175,7 +175,7 @@ def open_session(network: bytes | str, device: Device, threads: int) -> ort.Infe
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # it would print what a caller sent; errors are raised anyway
     try:
         return ort.InferenceSession(network, sess_options=options, providers=_providers(device))
     except ORT_ERRORS as exc:

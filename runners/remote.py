@@ -8,7 +8,7 @@ Rule 3: what may have been executed is sent again only if the manifest says `ide
 connection that was never made is tried again.
 Rule 4: a far side that keeps failing is left alone (breaker.py): its callers get 503 at once.
 Rule 5: no text of the far side reaches a caller, and no address, token or tensor a log.
-Boundary: wires.py has the two ways there (HTTP, gRPC), oip.py the bodies.
+Boundary: wires.py chooses the way there (HTTP or gRPC), oip.py writes and reads the bodies.
 """
 
 from __future__ import annotations

@@ -96,11 +96,13 @@ class Signature:
     Attributes:
         batching: "rows": every first dimension is the rows, and no row knows of another; "none":
             each request runs alone and counts as one row.
+        ties: inputs' dimensions that have one size in every call: groups of (input, axis).
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batching: Batching = "rows"
+    ties: tuple[tuple[tuple[str, int], ...], ...] = ()
 
     def check(self, inputs: Mapping[str, Tensor]) -> int:
         """Refuse inputs that do not fit; return the number of rows (>= 1; 1 without batching).
@@ -136,6 +138,11 @@ class Signature:
                 )
         if rows < 1:
             raise InputInvalid("the request holds no rows; send at least one")
+        for tie in self.ties:
+            sizes = {inputs[name].data.shape[axis] for name, axis in tie}
+            if len(sizes) > 1:
+                listed = ", ".join(f"{axis} of '{name}'" for name, axis in tie)
+                raise InputInvalid(f"these dimensions must have one size: {listed}")
         return rows
 
 

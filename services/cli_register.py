@@ -16,9 +16,9 @@ from rich.table import Table
 
 from audit.keys import Keyring
 from runners.backends import open_model
-from runners.intake.draft import Draft, NotRegistered, Port, parse_port
+from runners.intake.draft import Draft, Kind, NotRegistered, Port, Wish, parse_port
 from runners.intake.onnx import read_onnx
-from runners.intake.register import Kind, Registered, Wish, register
+from runners.intake.register import Registered, register
 from runners.intake.remote import is_address, read_remote
 from runners.intake.sniff import backend_of
 from runners.intake.tensorflow import read_saved_model

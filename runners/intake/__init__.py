@@ -6,8 +6,8 @@ Must not know: the command line, HTTP of ours, experiments, the log.
 Heavy packages (onnx, torch, tensorflow) are imported by the reader that needs them.
 
 Read in this order: draft.py (what a reader finds), onnx.py, torch.py, tensorflow.py, remote.py (the
-readers), sniff.py (which of them), example.py (inputs to try), probe.py (do rows meet),
-register.py (the whole way).
+readers), sniff.py (which of them), example.py (inputs to try), probe.py (do rows meet), look.py
+(what running it shows), register.py (the whole way).
 """
 
 __all__: list[str] = []

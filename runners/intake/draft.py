@@ -1,4 +1,4 @@
-"""What a reader finds in a foreign model, before it was run.
+"""What a reader finds in a foreign model before it was run, and what is wished for it.
 
 Rule: a dimension is a number, or the name of a size that is chosen per call; "" is a size without
 a name. Two dimensions of one name always have one size.
@@ -10,14 +10,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from ..errors import RunnerError
 from ..manifest import Backend
-from ..tensor import DTYPES, TensorSpec
+from ..tensor import DTYPES, Batch, Batching, TensorSpec
 
-__all__ = ["Draft", "NotRegistered", "Port", "parse_port"]
+__all__ = ["Draft", "Kind", "NotRegistered", "Port", "Wish", "named_once", "parse_port", "ties_of"]
 
+Kind = Literal["cnn", "lstm", "dnn"]
 _MAX_MESSAGE: Final = 700
 _PORT: Final = re.compile(r"(?P<name>[^:]+):(?P<datatype>[A-Z0-9]+):(?P<dims>[-,0-9]*)")
 
@@ -73,6 +74,29 @@ class Draft:
     opset: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What whoever registers a model says about it.
+
+    Attributes:
+        kind: which runner service serves it, where models run in services of their own.
+        labels: names of the classes that `label_output` gives, by number or by name.
+        batch: "auto" looks and asks; "yes" refuses the model unless rows may meet; "no" never.
+        example: inputs that the model answers, instead of random ones.
+    """
+
+    name: str
+    version: str
+    kind: Kind = "dnn"
+    labels: tuple[str, ...] = ()
+    label_output: str | None = None
+    score_output: str | None = None
+    positive_label: str | None = None
+    threshold: str | None = None
+    batch: Literal["auto", "yes", "no"] = "auto"
+    example: Batch | None = None
+
+
 def parse_port(text: str) -> Port:
     """Read `name:FP32:-1,4`; an empty list of dimensions is a scalar.
 
@@ -91,6 +115,16 @@ def parse_port(text: str) -> Port:
 
 def _is_dim(text: str) -> bool:
     return text == "-1" or text.isdecimal()
+
+
+def ties_of(inputs: Sequence[Port], batching: Batching) -> tuple[tuple[tuple[str, int], ...], ...]:
+    """The dimensions that one name ties together, but for the rows, which are checked anyway."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for port in inputs:
+        for axis, dim in enumerate(port.dims):
+            if isinstance(dim, str) and dim and not (axis == 0 and batching == "rows"):
+                found.setdefault(dim, []).append((port.name, axis))
+    return tuple(tuple(places) for places in found.values() if len(places) > 1)
 
 
 def named_once(ports: Sequence[Port], what: str) -> None:

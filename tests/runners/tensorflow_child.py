@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from runners.backends import Opening, open_model
 from runners.errors import RunnerError
-from runners.intake.register import Wish, register
+from runners.intake.draft import Wish
+from runners.intake.register import register
 from runners.intake.sniff import backend_of
 from runners.intake.tensorflow import read_saved_model
 from runners.registry import Registry

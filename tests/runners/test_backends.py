@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from runners.backends import Opening, open_model
 from runners.errors import DeviceUnavailable, ModelFailed
-from runners.intake.draft import NotRegistered, parse_port
+from runners.intake.draft import NotRegistered, Wish, parse_port
 from runners.intake.onnx import read_onnx
-from runners.intake.register import Wish, register
+from runners.intake.register import register
 from runners.intake.sniff import backend_of
 from runners.intake.torch import read_torch
 from runners.manifest import Manifest

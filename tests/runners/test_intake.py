@@ -13,13 +13,14 @@ from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
 from runners.backends import Opening, open_model
-from runners.errors import RunnerError
-from runners.intake.draft import NotRegistered, Port, parse_port
+from runners.errors import InputInvalid, RunnerError
+from runners.intake.draft import NotRegistered, Port, Wish, parse_port
 from runners.intake.onnx import read_onnx
 from runners.intake.probe import may_batch
-from runners.intake.register import Wish, register
+from runners.intake.register import register
 from runners.manifest import Manifest
 from runners.registry import Registry
+from runners.tensor import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 
@@ -305,3 +306,26 @@ def test_an_input_option_is_read() -> None:
     assert parse_port("x:FP32:-1,4") == Port("x", "FP32", ("", 4))
     assert parse_port("flag:BOOL:") == Port("flag", "BOOL", ())
     assert parse_port("x:FP32:-1,4").spec.shape == (-1, 4)
+
+
+def masked(path: Path) -> Path:
+    nodes = [helper.make_node("Mul", ["x", "mask"], ["y"])]
+    inputs = [zoo.info(name, T.FLOAT, ["n", "words"]) for name in ("x", "mask")]
+    return zoo.save(path, nodes, inputs, [zoo.info("y", T.FLOAT, ["n", "words"])])
+
+
+def test_sizes_of_one_name_must_be_one_size(registry, tmp_path) -> None:
+    signature = held(registry, masked(tmp_path / "m.onnx")).signature
+    assert signature.ties == ((("x", 1), ("mask", 1)),)
+
+    def sent(*shapes: tuple[int, ...]) -> dict[str, Tensor]:
+        return {
+            name: Tensor(name, "FP32", np.zeros(shape, np.float32))
+            for name, shape in zip(("x", "mask"), shapes, strict=True)
+        }
+
+    assert signature.check(sent((3, 5), (3, 5))) == 3
+    with pytest.raises(InputInvalid, match="must have one size: 1 of 'x', 1 of 'mask'"):
+        signature.check(sent((3, 5), (3, 4)))
+    state = held(registry, zoo.recurrent(tmp_path / "m.onnx"), version="2").signature
+    assert state.ties == ((("x", 1), ("h0", 1), ("c0", 1)),)

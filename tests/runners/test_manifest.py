@@ -180,6 +180,7 @@ def test_what_was_signed_before_schema_2_keeps_its_bytes() -> None:
         {"backend": "remote"},
         {"options": {"label_output": "y"}},
         {"signature": Signature((TensorSpec("x", "BF16", ()),), (), "none")},
+        {"signature": Signature((TensorSpec("x", "FP32", (1, 1)),), (), "rows", ((("x", 1),),))},
     ],
 )
 def test_what_needs_more_is_schema_2_and_comes_back(changes: dict[str, Any]) -> None:
@@ -197,6 +198,8 @@ def test_what_needs_more_is_schema_2_and_comes_back(changes: dict[str, Any]) -> 
         {"schema": 2, "backend": "pickle", "options": {}},
         {"schema": 2, "backend": ["onnx"], "options": {"a": "b"}},
         {"schema": 2, "options": {"a": "b"}, "signature": {"inputs": [], "batching": "maybe"}},
+        {"schema": 2, "signature": {"inputs": [], "outputs": [], "ties": [[["x", 0]]]}},
+        {"schema": 2, "signature": {"inputs": [], "outputs": [], "ties": [["x"]]}},
     ],
 )
 def test_a_signed_body_of_mixed_schemas_is_refused(changes: dict[str, Any]) -> None:
