@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
-from .errors import DeviceUnavailable, ModelFailed
+from .errors import DeviceUnavailable, InputInvalid, ModelFailed
 from .onnx import Device
 from .registry import Artefact
 from .tensor import Array, Batch
@@ -87,7 +87,8 @@ class TensorFlowModel:
         """Answer every row of `batch`.
 
         Raises:
-            ModelFailed: TensorFlow raised.
+            InputInvalid: TensorFlow calls an input an invalid argument.
+            ModelFailed: TensorFlow raised anything else.
         """
         found = self._outputs(batch)
         wanted = [spec.name for spec in self.signature.outputs] or list(found)
@@ -100,6 +101,8 @@ class TensorFlowModel:
                     name: tf.constant(data, dtype=self._types[name]) for name, data in batch.items()
                 }
                 found: dict[str, Any] = self._call(**feeds)
+        except tf.errors.InvalidArgumentError as exc:  # an index, or shapes that do not fit
+            raise InputInvalid("the model refuses these values or shapes") from exc
         except Exception as exc:  # a model's own graph may raise anything: its callers learn of it
             raise ModelFailed(f"could not run {self.name}:{self.version}: {exc}") from exc
         return found

@@ -19,7 +19,7 @@ from typing import Final
 
 from bentoml._internal.resource import system_resources
 
-from runners.errors import ArtefactCorrupt, DeviceUnavailable
+from runners.errors import DeviceUnavailable, RunnerError
 from runners.onnx import Device
 from runners.registry import Registry
 
@@ -61,7 +61,7 @@ def held_kinds(registry: Registry, wanted: Sequence[str] | None) -> list[str]:
         for version in registry.versions(name):
             try:
                 found.add(registry.manifest(name, version).kind)
-            except ArtefactCorrupt:
+            except RunnerError:
                 continue  # it is not served either; the runner says why
     return [kind for kind in KINDS if kind in found]
 

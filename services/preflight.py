@@ -16,11 +16,10 @@ from audit.errors import AuditError
 from audit.keys import Keyring
 from audit.log import Log
 from runners.errors import RunnerError
-from runners.onnx import check_installation
 
 from .placement import check_cards
 from .settings import Settings
-from .wiring import open_registry
+from .wiring import check_device, open_registry
 
 __all__ = ["check"]
 
@@ -34,8 +33,9 @@ def check(settings: Settings) -> None:
     os.environ["WEIGHBRIDGE_HOME"] = str(settings.home.absolute())
     os.environ["WEIGHBRIDGE_DEFINITIONS"] = str(settings.definitions.absolute())
     try:
-        check_installation(settings.device)
-        check_cards(settings, open_registry(settings))
+        registry = open_registry(settings)
+        check_device(settings, registry)
+        check_cards(settings, registry)
         _check_port(settings.host, settings.grpc_port)
         keyring = Keyring.load_or_create(settings.keys_dir)
         log = Log.open(settings.log_dir, keyring, origin=settings.origin)

@@ -30,7 +30,7 @@ from audit.socket_link import serve as serve_notary
 from experiments.definition import Definition
 from experiments.errors import DefinitionError
 from runners.backends import Opening, open_model
-from runners.errors import ArtefactCorrupt
+from runners.errors import ArtefactCorrupt, RunnerError
 from runners.fleet import Fleet, Slot
 from runners.onnx import check_installation
 from runners.registry import SIGNER, Registry
@@ -49,7 +49,14 @@ from .rpc import Servicer
 from .settings import Settings
 from .telemetry import Telemetry, current_traceparent
 
-__all__ = ["House", "open_fleet", "open_registry", "opening", "registry_signer"]
+__all__ = [
+    "House",
+    "check_device",
+    "open_fleet",
+    "open_registry",
+    "opening",
+    "registry_signer",
+]
 
 log = logging.getLogger("weighbridge")
 AttachRunners = Callable[[Fleet], Awaitable[None]]
@@ -84,12 +91,29 @@ def opening(settings: Settings) -> Opening:
     )
 
 
+def check_device(settings: Settings, registry: Registry) -> None:
+    """Refuse an ONNX Runtime that cannot do what is asked, unless no model here needs it.
+
+    Raises:
+        DeviceUnavailable: as `runners.onnx.check_installation`; other backends refuse themselves.
+    """
+    found = set()
+    for name in settings.model_names() or registry.names():
+        for version in registry.versions(name):
+            try:
+                found.add(registry.manifest(name, version).backend)
+            except RunnerError:
+                continue  # it is not served either; the repository index says why
+    if not found or "onnx" in found:
+        check_installation(settings.device)
+
+
 def open_fleet(settings: Settings) -> Fleet:
     """An empty fleet whose models run on the configured device, each in its own backend."""
-    check_installation(settings.device)
-    chosen = opening(settings)
+    registry, chosen = open_registry(settings), opening(settings)
+    check_device(settings, registry)
     return Fleet(
-        registry=open_registry(settings),
+        registry=registry,
         open_model=lambda artefact: open_model(artefact, chosen),
         max_batch_rows=settings.max_batch_rows,
         max_queued_rows=settings.max_queued_rows,
