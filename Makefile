@@ -7,7 +7,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 export WEIGHBRIDGE_HOME ?= .weighbridge
 export BENTOML_HOME ?= $(abspath $(WEIGHBRIDGE_HOME))/bentoml
 
-.PHONY: install serve train demo test test-slow check format bento bench lock clean
+.PHONY: install serve train demo test test-slow check format bento bench bench-gpu lock clean
 
 install: .venv/.ready .venv-clients/.ready
 
@@ -53,6 +53,9 @@ bento: train
 
 bench: .venv/.ready
 	$(BIN)/python -m bench.audit
+
+bench-gpu: install
+	$(BIN)/python -m bench.gpu
 
 # A new lock: resolve the ranges of pyproject.toml in a fresh environment and write down the result.
 lock:

@@ -5,8 +5,9 @@ warm-up ran; batch peers share nothing but the arithmetic; the device that serve
 Must not know: experiments, the audit log, HTTP, gRPC or tracing. A deadline is a number.
 
 Read in this order: tensor.py (what travels), model.py (the seam), pipeline.py (raw input to
-network input), manifest.py and registry.py (what is held), onnx.py (one backend), batch.py
-(many callers, one session), link.py (a model in another process), reference/ (our own models).
+network input), manifest.py and registry.py (what is held), backends.py (which backend), onnx.py,
+torch.py, tensorflow.py and remote.py (the backends), batch.py (many callers, one session), link.py
+(a model in another process), intake/ (models of others), reference/ (our own models).
 """
 
 __all__: list[str] = []

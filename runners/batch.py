@@ -10,6 +10,7 @@ request by request; a cancelled request is dropped from the queue, or its result
 Rule 4: a full queue refuses at once.
 Rule 5: a batch that is known to be shorter than a change of threads runs on the loop itself
 (pace.py); every other runs in the one thread that is handed in.
+Rule 6: a model whose signature does not batch runs each request alone, with the shapes it came in.
 Boundary: asyncio. Rows are slices, never shared writable memory.
 Read next: pace.py (what is known of a model's speed), fleet.py (who owns the queues).
 """
@@ -72,11 +73,13 @@ class Batcher:
         self._executor = executor
         self._max_rows = max_rows
         self._max_queued = max_queued_rows
+        self._alone = model.signature.batching == "none"
         self._queue: deque[_Call] = deque()
         self._queued_rows = 0
-        self._pace = Pace() if model.inline else None
         inputs = model.signature.inputs
         self._fixed = bool(inputs) and all(min(spec.shape[1:], default=0) >= 0 for spec in inputs)
+        # Where sizes vary with the caller, no batch says how long the next one takes.
+        self._pace = Pace() if model.inline and self._fixed and not self._alone else None
         self._turn: asyncio.Handle | None = None
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
@@ -184,7 +187,7 @@ class Batcher:
                 taken.append(call)
                 rows += call.rows
                 self._queued_rows -= call.rows
-                if rows >= self._max_rows:
+                if rows >= self._max_rows or self._alone:
                     break
             else:
                 kept.append(call)
@@ -203,7 +206,7 @@ class Batcher:
             else:
                 calls[0].future.set_exception(exc)
         else:
-            _hand_out(calls, outputs, started, self._max_rows)
+            self._hand_out(calls, outputs, started)
 
     async def _run(self, calls: list[_Call]) -> None:
         started = time.monotonic()
@@ -212,7 +215,7 @@ class Batcher:
         except RunnerError as exc:
             await self._run_alone(calls, exc)
         else:
-            _hand_out(calls, outputs, started, self._max_rows)
+            self._hand_out(calls, outputs, started)
 
     async def _run_alone(self, calls: list[_Call], error: RunnerError) -> None:
         """A batch failed: the guilty call fails by itself, its peers are answered."""
@@ -223,9 +226,22 @@ class Batcher:
         elif not calls[0].future.done():
             calls[0].future.set_exception(error)
 
+    def _hand_out(self, calls: list[_Call], outputs: dict[str, Array], started: float) -> None:
+        """Give every caller who still waits its own rows."""
+        spent, first = time.monotonic() - started, 0
+        rows = min(sum(call.rows for call in calls), self._max_rows)
+        for call in calls:
+            last = first + call.rows
+            if not call.future.done():
+                own = outputs
+                if not self._alone:
+                    own = {name: data[first:last] for name, data in outputs.items()}
+                call.future.set_result(Answer(own, started - call.queued, spent, rows))
+            first = last
+
     def _checked(self, outputs: dict[str, Array], calls: list[_Call]) -> dict[str, Array]:
         rows = sum(call.rows for call in calls)
-        for data in outputs.values():
+        for data in () if self._alone else outputs.values():
             if data.shape[:1] != (rows,):
                 raise ModelFailed(
                     f"'{self.model.name}' gave outputs whose rows are not the batch's"
@@ -258,18 +274,6 @@ class Batcher:
         except Exception as exc:  # a backend's own bug: the callers of this batch learn of it
             raise ModelFailed(f"could not run {self.model.name}: {exc!r}") from exc
         return outputs
-
-
-def _hand_out(calls: list[_Call], outputs: dict[str, Array], started: float, max_rows: int) -> None:
-    """Give every caller who still waits its own rows."""
-    spent, first = time.monotonic() - started, 0
-    rows = min(sum(call.rows for call in calls), max_rows)
-    for call in calls:
-        last = first + call.rows
-        if not call.future.done():
-            own = {name: data[first:last] for name, data in outputs.items()}
-            call.future.set_result(Answer(own, started - call.queued, spent, rows))
-        first = last
 
 
 def _key(batch: Batch) -> _Key:

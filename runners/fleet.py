@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from .batch import Answer, Batcher
 from .errors import ModelFailed, ModelNotFound, ModelNotReady, RunnerError
@@ -22,7 +22,7 @@ from .model import Model
 from .registry import Artefact, Registry
 from .tensor import Batch
 
-__all__ = ["Fleet", "Served", "State", "Status"]
+__all__ = ["Fleet", "Queue", "QueuesItself", "Served", "State", "Status"]
 
 State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE"]
 Opener = Callable[[Artefact], Model]
@@ -44,6 +44,21 @@ class Served(Protocol):
         """Answer as `batch.Batcher.infer` does, with the same refusals."""
 
 
+class Queue(Served, Protocol):
+    """A `Served` that this process opened and drains; `batch.Batcher`, `remote.RemoteQueue`."""
+
+    async def close(self) -> None:
+        """Refuse new requests, answer those that came, then return."""
+
+
+@runtime_checkable
+class QueuesItself(Protocol):
+    """A model that needs no batcher in front of it, because what it calls has one."""
+
+    def queue(self, *, max_queued_rows: int) -> Queue:
+        """What serves it; called once, from the event loop."""
+
+
 @dataclass(slots=True)
 class Slot:
     """One version: its manifest, state and, when READY, what serves it."""
@@ -54,7 +69,7 @@ class Slot:
     served: Served | None = None
     device: str = ""
     runtime: str = ""
-    batcher: Batcher | None = None
+    batcher: Queue | None = None
     executor: ThreadPoolExecutor | None = None
 
 
@@ -122,9 +137,7 @@ class Fleet:
                 told = str(exc) if isinstance(exc, RunnerError) else "loading was not finished"
                 slot.state, slot.reason = "UNAVAILABLE", told
             raise
-        slot.batcher = Batcher(
-            model, executor, max_rows=self.max_batch_rows, max_queued_rows=self.max_queued_rows
-        )
+        slot.batcher = self._queue(model, executor)
         slot.served, slot.executor = slot.batcher, executor
         slot.state = "READY"
 
@@ -135,6 +148,13 @@ class Fleet:
         held = {*self._versions.get(name, ()), version}
         self._versions[name] = tuple(sorted(held, key=lambda version: (len(version), version)))
         return slot
+
+    def _queue(self, model: Model, executor: ThreadPoolExecutor) -> Queue:
+        if isinstance(model, QueuesItself):
+            return model.queue(max_queued_rows=self.max_queued_rows)
+        return Batcher(
+            model, executor, max_rows=self.max_batch_rows, max_queued_rows=self.max_queued_rows
+        )
 
     def _open(self, name: str, version: str) -> Model:
         try:

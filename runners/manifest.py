@@ -3,6 +3,9 @@
 `manifest.json` is an envelope {"manifest": body, "signed_by": key id, "signature": base64}.
 The body is canonical JSON (sorted keys, ASCII keys, integers and strings, no floats), and the
 Ed25519 signature (RFC 8032) covers the line `weighbridge/manifest/v1` followed by those bytes.
+Schema 2 adds `backend`, `options`, `signature.batching` and `signature.ties`. A manifest that needs
+none of them is written as schema 1, so that it has one form, and every manifest ever signed keeps
+its bytes.
 Rule 1: `digest` is the SHA-256 of the body alone, so that it covers every file and no signature.
 Rule 2: a folder holds exactly the files its manifest names, or it is corrupt.
 Boundary: files and hashes only; registry.py decides which key is trusted.
@@ -14,10 +17,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, TypedDict, get_args
 
 import orjson
 from cryptography.exceptions import InvalidSignature
@@ -25,10 +28,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from .card import CARD, card
 from .errors import ArtefactCorrupt
-from .tensor import DTYPES, Signature, TensorSpec
+from .tensor import DTYPES, Batching, Signature, TensorSpec
 
 __all__ = [
     "MANIFEST",
+    "PLAIN",
+    "Backend",
     "Manifest",
     "Protected",
     "check_files",
@@ -40,7 +45,10 @@ __all__ = [
 ]
 
 MANIFEST: Final = "manifest.json"
-SCHEMA: Final = 1
+SCHEMAS: Final = (1, 2)
+PLAIN: Final = "none"  # the `pipeline_version` of a model without a pipeline
+Backend = Literal["onnx", "torchscript", "torch-export", "tensorflow", "remote"]
+BACKENDS: Final = get_args(Backend)
 _DOMAIN: Final = b"weighbridge/manifest/v1\n"
 _CHUNK_BYTES: Final = 1 << 20
 
@@ -75,6 +83,30 @@ class Manifest:
     created: str
     pipeline_version: str
     files: Mapping[str, str]
+    backend: Backend = "onnx"
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def explainable(self) -> bool:
+        """Whether the artefact brings what an explanation needs: labels and a background."""
+        return bool(self.labels) and self.pipeline_version != PLAIN
+
+    @cached_property
+    def label_output(self) -> str:
+        """The output that holds each row's label, if `labels` names any."""
+        return self.options.get("label_output", "label")
+
+    @cached_property
+    def score_output(self) -> str:
+        """The output that holds each row's probabilities, shape (rows, labels), if there is one."""
+        return self.options.get("score_output", "probabilities")
+
+    @property
+    def schema(self) -> int:
+        """1 for what the first programs could read, else 2."""
+        signature = self.signature
+        plain = signature.batching == "rows" and not signature.ties
+        return 1 if plain and self.backend == "onnx" and not self.options else 2
 
     @cached_property
     def digest(self) -> str:
@@ -83,13 +115,19 @@ class Manifest:
 
     def body(self) -> dict[str, Any]:
         """The JSON form, without the signature; inverse of `parse`'s reading."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["signature"] = {
+        values = {member.name: getattr(self, member.name) for member in fields(self)}
+        signature: dict[str, Any] = {
             "inputs": [_spec_body(spec) for spec in self.signature.inputs],
             "outputs": [_spec_body(spec) for spec in self.signature.outputs],
         }
+        if self.schema == 1:
+            del values["backend"], values["options"]
+        else:
+            signature["batching"] = self.signature.batching
+            signature["ties"] = [list(map(list, tie)) for tie in self.signature.ties]
+        values["signature"] = signature
         values["labels"] = list(self.labels)
-        return {"schema": SCHEMA, **values}
+        return {"schema": self.schema, **values}
 
 
 def _spec_body(spec: TensorSpec) -> dict[str, Any]:
@@ -171,20 +209,43 @@ def _enveloped(body: object, signed_by: str, signature: bytes) -> bytes:
 
 
 def _read_body(body: dict[str, Any], where: str) -> Manifest:
-    if body.get("schema") != SCHEMA:
+    schema = body.get("schema")
+    if schema not in SCHEMAS:
         raise ArtefactCorrupt(
-            f"could not read {where}: schema {body.get('schema')!r}, this program knows {SCHEMA}"
+            f"could not read {where}: schema {schema!r}, this program knows 1 and 2"
         )
     values = {name: value for name, value in body.items() if name != "schema"}
     try:
         values["signature"] = Signature(
             inputs=tuple(_read_spec(spec) for spec in values["signature"]["inputs"]),
             outputs=tuple(_read_spec(spec) for spec in values["signature"]["outputs"]),
+            batching=_batching(values["signature"]),
+            ties=_ties(values["signature"]),
         )
         values["labels"] = tuple(values["labels"])
-        return Manifest(**values)
-    except (KeyError, TypeError) as exc:
+        manifest = Manifest(**values)
+    except (KeyError, TypeError, ValueError) as exc:
         raise ArtefactCorrupt(f"could not read {where}: a field is missing or unknown") from exc
+    if manifest.backend not in BACKENDS or manifest.body() != body:
+        raise ArtefactCorrupt(f"could not read {where}: its fields are not those of its schema")
+    return manifest
+
+
+def _batching(signature: Mapping[str, Any]) -> Batching:
+    found: Batching = signature.get("batching", "rows")
+    if found not in get_args(Batching):
+        raise KeyError(found)
+    return found
+
+
+def _ties(signature: Mapping[str, Any]) -> tuple[tuple[tuple[str, int], ...], ...]:
+    """Groups of dimensions that the inputs of the same signature have."""
+    ranks = {spec["name"]: len(spec["shape"]) for spec in signature["inputs"]}
+    ties = tuple(tuple((n, a) for n, a in tie) for tie in signature.get("ties", ()))
+    for name, axis in (place for tie in ties for place in tie):
+        if not 0 <= axis < ranks[name]:
+            raise KeyError(name)
+    return ties
 
 
 def _read_spec(spec: Mapping[str, Any]) -> TensorSpec:

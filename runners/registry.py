@@ -18,6 +18,8 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -34,9 +36,10 @@ from .errors import ArtefactCorrupt, ModelNotFound, RunnerError
 from .manifest import MANIFEST, Manifest, check_files, key_id, parse
 from .staging import rename_new, staging_folder, sync, sync_tree
 
-__all__ = ["SIGNER", "Artefact", "Registry"]
+__all__ = ["NETWORK_FOLDER", "SIGNER", "Artefact", "Registry"]
 
 SIGNER: Final = "signer.pub"
+NETWORK_FOLDER: Final = "network/"
 _TAG_PART: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
 
 
@@ -60,6 +63,26 @@ class Artefact(NamedTuple):
         if hashlib.sha256(data).hexdigest() != self.manifest.files.get(name):
             raise ArtefactCorrupt(f"could not open {where}: file '{name}' was changed")
         return data
+
+    def network(self) -> list[str]:
+        """The files of a registered model, sorted; a reference model has none of these."""
+        return sorted(name for name in self.manifest.files if name.startswith(NETWORK_FOLDER))
+
+    @contextlib.contextmanager
+    def unpacked(self) -> Iterator[Path]:
+        """A private copy of the registered model's folder, every byte of it checked; then gone.
+
+        For runtimes that open files themselves: what they read is what the manifest says.
+
+        Raises:
+            ArtefactCorrupt: a file is gone or is not what the manifest says.
+        """
+        with tempfile.TemporaryDirectory(prefix="weighbridge-model-") as name:
+            for file in self.network():
+                path = Path(name) / file.removeprefix(NETWORK_FOLDER)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(self.read(file))
+            yield Path(name)
 
 
 class Registry:

@@ -2,8 +2,10 @@
 
 Source: Open Inference Protocol v2, section "Tensor Data Types"; row-major, little-endian on the
 wire; BYTES elements are length-prefixed by four little-endian bytes.
-Rule: a tensor is immutable by convention, its first dimension is the batch, and
-`parse_bytes(format_bytes(x)) == x`.
+Rule: a tensor is immutable by convention and `parse_bytes(format_bytes(x)) == x`. In a signature
+that batches rows the first dimension of every tensor is the rows; in one that does not, a request
+is one row whatever its shapes, and never meets another.
+BF16 is the numpy type of `ml_dtypes`; it travels as raw bytes only.
 Boundary: no IO; callers hand in buffers. `InputInvalid` is the only refusal.
 """
 
@@ -13,8 +15,9 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -25,6 +28,7 @@ __all__ = [
     "DTYPES",
     "Array",
     "Batch",
+    "Batching",
     "Signature",
     "Tensor",
     "TensorSpec",
@@ -39,6 +43,7 @@ __all__ = [
 
 Array = NDArray[Any]
 Batch = Mapping[str, Array]
+Batching = Literal["rows", "none"]
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -51,6 +56,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "INT32": np.dtype("<i4"),
     "INT64": np.dtype("<i8"),
     "FP16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
     "BYTES": np.dtype(object),
@@ -94,13 +100,21 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The tensors a model takes and gives, in order."""
+    """The tensors a model takes and gives, in order, and whether rows may share a run.
+
+    Attributes:
+        batching: "rows": every first dimension is the rows, and no row knows of another; "none":
+            each request runs alone and counts as one row.
+        ties: inputs' dimensions that have one size in every call: groups of (input, axis).
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    batching: Batching = "rows"
+    ties: tuple[tuple[tuple[str, int], ...], ...] = ()
 
     def check(self, inputs: Mapping[str, Tensor]) -> int:
-        """Refuse inputs that do not fit; return the number of rows (>= 1).
+        """Refuse inputs that do not fit; return the number of rows (>= 1; 1 without batching).
 
         Raises:
             InputInvalid: a missing, unknown or wrongly typed or shaped input, or rows that differ.
@@ -124,6 +138,9 @@ class Signature:
                 raise InputInvalid(
                     f"input '{spec.name}' has shape {list(shape)}; {_described(spec)}"
                 )
+            if self.batching == "none":
+                rows = 1
+                continue
             rows = shape[0] if rows < 0 else rows
             if shape[0] != rows:
                 raise InputInvalid(
@@ -131,6 +148,11 @@ class Signature:
                 )
         if rows < 1:
             raise InputInvalid("the request holds no rows; send at least one")
+        for tie in self.ties:
+            sizes = {inputs[name].data.shape[axis] for name, axis in tie}
+            if len(sizes) > 1:
+                listed = ", ".join(f"{axis} of '{name}'" for name, axis in tie)
+                raise InputInvalid(f"these dimensions must have one size: {listed}")
         return rows
 
     def _refuse_names(self, inputs: Mapping[str, Tensor]) -> None:

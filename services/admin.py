@@ -17,7 +17,7 @@ from runners.tensor import Signature, TensorSpec
 
 from .codec import parse_json
 from .faults import NotFound, Unsupported
-from .modelconfig import engine, model_config
+from .modelconfig import model_config, platform
 from .openapi import document
 from .outcomes import Outcomes
 from .repository import Repository
@@ -195,7 +195,7 @@ class Admin:
         return {
             "name": name,
             "versions": versions,
-            "platform": f"{engine(manifest)}_onnx",
+            "platform": platform(manifest),
             "inputs": [_spec(spec) for spec in manifest.signature.inputs],
             "outputs": [_spec(spec) for spec in manifest.signature.outputs],
         }

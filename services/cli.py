@@ -23,6 +23,7 @@ from runners.errors import RunnerError
 
 from .cli_apikey import apikey
 from .cli_audit import audit
+from .cli_register import register_model
 from .settings import settings
 from .wiring import open_registry, registry_signer
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(audit, name="audit")
 app.add_typer(apikey, name="apikey")
+app.command("register")(register_model)
 console = Console()
 errors = Console(stderr=True)
 

@@ -189,7 +189,7 @@ def _raw_body(body: bytes, signature: Signature | None) -> Decoded:
         data = np.array([body], dtype=object).reshape(shape)
     else:
         fixed = prod(dim for dim in spec.shape if dim >= 0) * DTYPES[spec.datatype].itemsize
-        rows, rest = divmod(len(body), fixed)
+        rows, rest = divmod(len(body), fixed) if fixed else (0, 1)
         if rest or not rows:
             raise BadRequest(f"a raw body must be a multiple of {fixed} bytes for this model")
         data = _binary(memoryview(body), spec, tuple(rows if d < 0 else d for d in spec.shape))
@@ -210,7 +210,7 @@ def _input(item: object, tail: memoryview) -> tuple[Tensor, int]:
     name, datatype = item.get("name"), item.get("datatype")
     if not isinstance(name, str) or not name:
         raise BadRequest("an input has no 'name'")
-    if not isinstance(datatype, str) or datatype not in _DATATYPES:
+    if not isinstance(datatype, str) or datatype not in DTYPES:
         raise BadRequest(f"input '{name}' has unknown datatype '{str(datatype)[:32]}'")
     shape, data = item.get("shape"), item.get("data")
     if not isinstance(shape, list):
@@ -227,8 +227,6 @@ def _input(item: object, tail: memoryview) -> tuple[Tensor, int]:
         raise BadRequest(f"input '{name}' has both 'data' and 'binary_data_size'")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(tail):
         raise BadRequest(f"input '{name}': binary_data_size is not the number of bytes sent")
-    if datatype == "BF16":
-        raise BadRequest(f"input '{name}': BF16 is not supported by this server's models")
     raw = _binary(tail[:size], TensorSpec(name, datatype, ()), shape)
     return Tensor(name, datatype, raw), size
 
@@ -305,8 +303,8 @@ def encode(
 
 
 def _json_data(data: Array, spec: TensorSpec) -> Array | list[str]:
-    if spec.datatype == "FP16":
-        raise BadRequest(f"output '{spec.name}' is FP16: ask for it as binary data")
+    if spec.datatype in ("FP16", "BF16"):
+        raise BadRequest(f"output '{spec.name}' is {spec.datatype}: ask for it as binary data")
     if spec.datatype == "BYTES":
         return [
             value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -241,21 +241,36 @@ class Recorder:
 def _labels(taken: Taken) -> _Labels | None:
     """The label of each row, and the score of the first; None for a model without labels."""
     manifest, outputs = taken.slot.manifest, taken.answer.outputs
-    found = outputs.get("label")
-    if not manifest.labels or found is None:
+    found = outputs.get(manifest.label_output) if manifest.labels else None
+    if found is None or not found.size or found.size % taken.rows:
         return None
     places = found.reshape(taken.rows, -1)[:, 0].tolist()
+    if manifest.options:  # a registered model promises nothing about its labels
+        known = _places(manifest, places)
+        if known is None:
+            return None
+        places = known
     return _Labels([manifest.labels[place] for place in places], _score(manifest, outputs, places))
+
+
+def _places(manifest: Manifest, found: list[Any]) -> list[int] | None:
+    """Where each answered label stands in `labels`; None when one of them is none of these."""
+    names = {name.encode(): place for place, name in enumerate(manifest.labels)}
+    places = [names.get(label, -1) if isinstance(label, bytes) else label for label in found]
+    held = range(len(manifest.labels))
+    return places if all(isinstance(p, int) and p in held for p in places) else None
 
 
 def _score(manifest: Manifest, outputs: Mapping[str, Array], places: list[int]) -> float | None:
     """The first row's probability of the positive label, or of its own label without one."""
-    probabilities = outputs.get("probabilities")
+    probabilities = outputs.get(manifest.score_output)
     if probabilities is None:
         return None
     place = places[0]
     if manifest.positive_label is not None and manifest.threshold is not None:
         place = manifest.labels.index(manifest.positive_label)
+    if probabilities.ndim != 2 or probabilities.shape[1] <= place:
+        return None
     score = float(probabilities[0, place])
     return score if np.isfinite(score) else None
 

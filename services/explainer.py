@@ -19,6 +19,7 @@ from typing import Any
 import bentoml
 
 from .orphans import end_with_parent
+from .placement import hide_cards
 from .settings import settings
 
 __all__ = ["Explainer"]
@@ -42,6 +43,7 @@ class Explainer:
         """Import the heavy half and begin to follow the log."""
         end_with_parent()
         os.nice(_NICE)
+        hide_cards()
         if _ROOT not in sys.path:
             sys.path.insert(0, _ROOT)
         heavy = await asyncio.to_thread(importlib.import_module, "services.follower")

@@ -45,8 +45,14 @@ class Explaining:
         """
         if self._remote is None:
             raise Unsupported("explanations are switched off on this server")
-        rows = {tensor.data.shape[0] for tensor in request.inputs.values()}
-        if rows != {1}:
+        newest = self._plane.fleet.versions(request.model)[-1:]
+        for version in [request.version] if request.version else newest:
+            if not self._plane.fleet.slot(request.model, version).manifest.explainable:
+                raise Unsupported(
+                    f"model '{request.model}' was registered without what an explanation needs"
+                )
+        rows = {tensor.data.shape[:1] for tensor in request.inputs.values()}
+        if rows != {(1,)}:
             raise BadRequest(":explain takes exactly one instance")
         if self._running >= self._limit:
             raise Overloaded("explanations are being made already; come back shortly")

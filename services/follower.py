@@ -170,7 +170,7 @@ class Follower:
     def _positive(self, model: str, version: str) -> str | None:
         try:
             return self._shelf.get(model, version).manifest.positive_label
-        except RunnerError:
+        except (RunnerError, ExplainError):
             return None
 
     async def _explain_recorded(self, event: Decision) -> None:

@@ -33,6 +33,7 @@ from .front import front_page
 from .native import NATIVE_PATHS, hide_inputs, predict
 from .orphans import end_with_parent
 from .outer import Outer
+from .placement import hide_cards, see_first_card
 from .runners import CnnRunner, DnnRunner, LstmRunner, attach_runners
 from .settings import settings
 from .watch import watch
@@ -146,6 +147,10 @@ class Gateway:
     async def open(self) -> None:
         """Open the house and watch the definitions."""
         end_with_parent()
+        if _SETTINGS.runner == "service":
+            hide_cards()
+        else:
+            see_first_card(_SETTINGS)
         hide_inputs()
         await house.open(
             attach=self._attach if _SETTINGS.runner == "service" else None,

@@ -2,7 +2,7 @@
 
 Source: Open Inference Protocol, gRPC; docs/protocol.md.
 Rule 1: `raw_input_contents` holds exactly one entry per input and the typed contents are then
-empty. FP16 travels raw only.
+empty. FP16 and BF16 travel raw only.
 Rule 2: every value is accounted for, and none is changed: a typed value that its datatype cannot
 hold is refused.
 Boundary: messages in, tensors out; rpc.py knows the calls.
@@ -118,7 +118,7 @@ def write_response(reply: Reply, request_id: str, *, raw: bool) -> Any:
     response.parameters["weighbridge_receipt"].string_param = receipt
     if reply.arm:
         response.parameters["weighbridge_arm"].string_param = reply.arm
-    raw = raw or any(spec.datatype == "FP16" for spec in reply.specs)
+    raw = raw or any(spec.datatype in ("FP16", "BF16") for spec in reply.specs)
     for spec in reply.specs:
         data = reply.outputs[spec.name]
         tensor = response.outputs.add(name=spec.name, datatype=spec.datatype, shape=data.shape)

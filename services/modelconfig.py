@@ -12,12 +12,26 @@ from typing import Any
 
 from runners.fleet import Slot
 from runners.manifest import Manifest
-from runners.tensor import TensorSpec
+from runners.tensor import Signature, TensorSpec
 
-__all__ = ["engine", "model_config"]
+__all__ = ["model_config", "platform"]
 
 
-def engine(manifest: Manifest) -> str:
+_FORMS = {
+    "onnx": "onnx",
+    "torchscript": "libtorch",
+    "torch-export": "export",
+    "tensorflow": "savedmodel",
+    "remote": "oip",
+}
+
+
+def platform(manifest: Manifest) -> str:
+    """The engine and the form of the artefact, as Triton names them (`onnxruntime_onnx`)."""
+    return f"{_engine(manifest)}_{_FORMS[manifest.backend]}"
+
+
+def _engine(manifest: Manifest) -> str:
     """The runtime's name without its version."""
     return manifest.runtime.partition(" ")[0]
 
@@ -28,16 +42,16 @@ def model_config(slot: Slot, *, max_batch_rows: int) -> dict[str, Any]:
     `max_batch_size` is the largest batch; a request may hold more rows and runs in pieces. `dims`
     leave out the batch dimension, as Triton's do when `max_batch_size` is not 0.
     """
-    manifest = slot.manifest
+    manifest, signature = slot.manifest, slot.manifest.signature
     return {
         "name": manifest.name,
-        "platform": f"{engine(manifest)}_onnx",
-        "backend": engine(manifest),
+        "platform": platform(manifest),
+        "backend": _engine(manifest),
         "runtime": "",
         "version_policy": {"all": {}},
-        "max_batch_size": max_batch_rows,
-        "input": [_input(spec) for spec in manifest.signature.inputs],
-        "output": [_output(spec) for spec in manifest.signature.outputs],
+        "max_batch_size": max_batch_rows if signature.batching == "rows" else 0,
+        "input": [_input(spec, signature) for spec in signature.inputs],
+        "output": [_output(spec, signature) for spec in signature.outputs],
         "batch_input": [],
         "batch_output": [],
         "dynamic_batching": {
@@ -77,19 +91,23 @@ def _instance(slot: Slot) -> dict[str, Any]:
     }
 
 
-def _tensor(spec: TensorSpec) -> dict[str, Any]:
+def _tensor(spec: TensorSpec, signature: Signature) -> dict[str, Any]:
     kind = "TYPE_STRING" if spec.datatype == "BYTES" else f"TYPE_{spec.datatype}"
     return {
         "name": spec.name,
         "data_type": kind,
-        "dims": list(spec.shape[1:]),
+        "dims": list(spec.shape if signature.batching == "none" else spec.shape[1:]),
         "is_shape_tensor": False,
     }
 
 
-def _input(spec: TensorSpec) -> dict[str, Any]:
-    return _tensor(spec) | {"format": "FORMAT_NONE", "allow_ragged_batch": False, "optional": False}
+def _input(spec: TensorSpec, signature: Signature) -> dict[str, Any]:
+    return _tensor(spec, signature) | {
+        "format": "FORMAT_NONE",
+        "allow_ragged_batch": False,
+        "optional": False,
+    }
 
 
-def _output(spec: TensorSpec) -> dict[str, Any]:
-    return _tensor(spec) | {"label_filename": ""}
+def _output(spec: TensorSpec, signature: Signature) -> dict[str, Any]:
+    return _tensor(spec, signature) | {"label_filename": ""}

@@ -16,9 +16,13 @@ import tempfile
 import tomllib
 from pathlib import Path
 
+import yaml
+
+from runners.registry import Registry
+
 from .settings import Settings
 
-__all__ = ["REQUIREMENTS", "build", "serving_requirements"]
+__all__ = ["REQUIREMENTS", "add_registered", "build", "serving_requirements"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 _ROOMS = ("services", "runners", "experiments", "audit")
@@ -32,6 +36,7 @@ _FILES = (
     "LICENSE",
 )
 _EXTRAS = ("cpu", "explain")
+_PACKAGES = {"torchscript": "torch", "torch-export": "torch", "tensorflow": "tensorflow"}
 _NAME = re.compile(r"^[A-Za-z0-9_.-]+")
 
 
@@ -45,16 +50,21 @@ def serving_requirements(root: Path) -> list[str]:
     wanted = [*project["dependencies"]]
     for extra in _EXTRAS:
         wanted += project["optional-dependencies"][extra]
+    names = [match[0] for item in wanted if (match := _NAME.match(item))]
+    return sorted(_locked(root, *names).splitlines())
+
+
+def _locked(root: Path, *names: str) -> str:
+    """`name==version` of each package, from the lock file, one a line."""
     locked = {}
     for line in (root / "constraints.txt").read_text(encoding="utf-8").splitlines():
         name, found, version = line.partition("==")
         if found:
             locked[_normal(name)] = f"{name}=={version}"
-    names = [_normal(match[0]) for item in wanted if (match := _NAME.match(item))]
-    missing = [name for name in names if name not in locked]
+    missing = [name for name in names if _normal(name) not in locked]
     if missing:
         raise ValueError(f"constraints.txt lacks {', '.join(missing)}; run `make lock`")
-    return sorted(locked[name] for name in names)
+    return "\n".join(locked[_normal(name)] for name in names)
 
 
 def _normal(name: str) -> str:
@@ -74,7 +84,32 @@ def build(settings: Settings) -> str:
         for file in _FILES:
             shutil.copy(_ROOT / file, copy / file)
         shutil.copy(settings.bentoml_home / "signer.pub", copy / "signer.pub")
+        add_registered(copy, Registry(settings.bentoml_home))
         return _bentoml_build(copy, settings)
+
+
+def add_registered(copy: Path, registry: Registry) -> None:
+    """Let the bento hold what else the registry does, with the libraries that it needs.
+
+    Args:
+        copy: the folder that is built from; two of its files are written anew.
+        registry: whose versions to add to the reference models of bentofile.yaml.
+
+    Raises:
+        ValueError: the lock file lacks such a library.
+    """
+    path = copy / _FILES[0]
+    body = yaml.safe_load(path.read_text(encoding="utf-8"))
+    packages = set()
+    for name in registry.names():
+        for version in registry.versions(name):
+            if f"{name}:{version}" not in body["models"]:
+                body["models"].append(f"{name}:{version}")
+                packages.add(_PACKAGES.get(registry.manifest(name, version).backend))
+    path.write_text(yaml.safe_dump(body, sort_keys=False), encoding="utf-8")
+    needed = [_locked(copy, package) for package in sorted(filter(None, packages))]
+    with (copy / REQUIREMENTS).open("a", encoding="utf-8") as requirements:
+        requirements.writelines(f"{line}\n" for line in needed)
 
 
 def _bentoml_build(copy: Path, settings: Settings) -> str:

@@ -2,8 +2,8 @@
 
 Rule: BentoML restarts a worker that dies, which is right at three in the morning and wrong for a
 taken port; so the process that starts the workers first tries what they will need: the keys, the
-log (opening it is recovering it), the device and the gRPC port. Nothing is kept open. What must not
-start at all (an open door to the world, a TLS key for all to read) is found here, too.
+log (opening it is recovering it), the devices and the gRPC port. Nothing is kept open. What must
+not start at all (an open door to the world, a TLS key for all to read) is found here, too.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from audit.errors import AuditError
 from audit.keys import Keyring
 from audit.log import Log
 from runners.errors import RunnerError
-from runners.onnx import check_installation
 
 from .access.checks import check_access
+from .placement import check_cards
 from .settings import Settings
+from .wiring import check_device, open_registry
 
 __all__ = ["check"]
 
@@ -45,7 +46,9 @@ def check(settings: Settings) -> None:
             os.environ[f"WEIGHBRIDGE_{name.upper()}"] = str(Path(where).absolute())
     try:
         check_access(settings, _http_host())
-        check_installation(settings.device)
+        registry = open_registry(settings)
+        check_device(settings, registry)
+        check_cards(settings, registry)
         _check_port(settings.host, settings.grpc_port)
         keyring = Keyring.load_or_create(settings.keys_dir)
         log = Log.open(settings.log_dir, keyring, origin=settings.origin)

@@ -1,8 +1,9 @@
 """Runner services: the models of one kind in a process of their own, near a device of their own.
 
-Rule: BentoML starts, places and supervises the process and carries the control call `status`;
-tensors travel over the data socket of runners/link.py, whose file appears only after every model is
-warm. A call that is not yet answered is repeated: the services start side by side.
+Rule: BentoML starts and supervises the process, which takes a card of its own (placement.py), and
+carries the control call `status`; tensors travel over the data socket of runners/link.py, whose
+file appears only after every model is warm. A call that is not yet answered is repeated: the
+services start side by side.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from runners.fleet import Fleet, Status
 from runners.link import Call, Link, Remote, serve
 
 from .orphans import end_with_parent
+from .placement import KINDS, see_card
 from .repository import Place
 from .settings import Settings, settings
 from .telemetry import Mark, Span, SpanKind, Telemetry, current_traceparent
-from .wiring import open_fleet
+from .wiring import open_fleet, open_registry
 
 __all__ = ["CnnRunner", "DnnRunner", "LstmRunner", "attach_runners"]
 
@@ -31,7 +33,7 @@ _START_S = 60.0
 _PLACE: dict[str, Any] = {
     "workers": 1,
     "runner_connection": {"max_requests": 10**9, "max_age": 1e9},
-} | ({"resources": {"gpu": 1}} if _SETTINGS.device == "cuda" else {})
+}
 
 
 class _Runner:
@@ -43,6 +45,7 @@ class _Runner:
     async def open(self) -> None:
         """Load and warm the models of this kind, then open the data socket."""
         end_with_parent()
+        see_card(self.kind, _SETTINGS, open_registry(_SETTINGS))
         self.telemetry = Telemetry(f"weighbridge-runner-{self.kind}")
         self.fleet = open_fleet(_SETTINGS)
         wanted = _SETTINGS.model_names()
@@ -126,9 +129,8 @@ async def attach_runners(fleet: Fleet, proxies: Sequence[Any], chosen: Settings)
     Raises:
         ModelNotReady: a runner service did not become ready in a minute.
     """
-    kinds = ("cnn", "lstm", "dnn")
-    links = {kind: Link(chosen.run_dir / f"runner-{kind}.sock") for kind in kinds}
-    by_kind = dict(zip(kinds, proxies, strict=True))
+    links = {kind: Link(chosen.run_dir / f"runner-{kind}.sock") for kind in KINDS}
+    by_kind = dict(zip(KINDS, proxies, strict=True))
 
     async def attach(kind: str, line: dict[str, str]) -> None:
         remote = Remote(links[kind], line["name"], line["version"], current_traceparent.get)

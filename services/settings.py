@@ -52,7 +52,11 @@ class Settings(BaseSettings):
     runner: Literal["inprocess", "service"] = Field(
         "inprocess", description="models in the gateway, or in BentoML services of their own"
     )
-    device: Literal["cpu", "cuda", "auto"] = Field("auto", description="where models run")
+    device: Literal["cpu", "cuda", "tensorrt", "auto"] = Field(
+        "auto", description="where models run"
+    )
+    gpus: str = Field("", description="cards for runner services, comma separated; empty: all")
+    share_gpu: bool = Field(False, description="let runner services share a card")
     threads: int = Field(1, ge=1, le=256, description="threads of one model's session")
     max_batch_rows: int = Field(64, ge=1, description="rows in one batch")
     max_queued_rows: int = Field(2048, ge=1, description="rows that may wait for one version")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from audit.explain import ExplainError
 from runners.manifest import Manifest
 from runners.model import Model
 from runners.tensor import Array, Batch
@@ -37,8 +38,8 @@ class Shelf:
     """The artefacts that explanations are made with, each loaded once."""
 
     def __init__(self, settings: Settings) -> None:
-        """Nothing is loaded yet."""
-        self._fleet = open_fleet(settings)
+        """Nothing is loaded yet; explanations are made on the CPU, the cards are the callers'."""
+        self._fleet = open_fleet(settings.model_copy(update={"device": "cpu"}))
         self._held: dict[tuple[str, str], Held] = {}
 
     def get(self, name: str, version: str) -> Held:
@@ -46,9 +47,12 @@ class Shelf:
 
         Raises:
             RunnerError: it is not held, or its files were changed.
+            ExplainError: it was registered without what an explanation needs.
         """
         held = self._held.get((name, version))
         if held is None:
+            if not self._fleet.registry.manifest(name, version).explainable:
+                raise ExplainError("unknown_modality", "the model was registered without labels")
             artefact = self._fleet.registry.open(name, version)
             model = self._fleet.open_model(artefact)
             model.warm_up()

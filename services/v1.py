@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from runners.tensor import Array, Signature, Tensor, TensorSpec
+from runners.tensor import DTYPES, Array, Signature, Tensor, TensorSpec
 
 from .codec import parse_json
 from .faults import BadRequest
@@ -43,8 +43,31 @@ def decode_rows(instances: list[Any], signature: Signature) -> dict[str, Tensor]
         BadRequest: a missing or unknown field, or a value that does not fit.
     """
     names = [spec.name for spec in signature.inputs]
+    if signature.batching == "none" and not _stackable(signature, len(instances)):
+        return _whole(instances, signature)
     rows = [_fields(instance, names, place) for place, instance in enumerate(instances)]
     return {spec.name: _tensor(spec, [row[spec.name] for row in rows]) for spec in signature.inputs}
+
+
+def _stackable(signature: Signature, count: int) -> bool:
+    """Whether every input's first dimension may be the number of instances."""
+    return all(spec.shape and spec.shape[0] in (-1, count) for spec in signature.inputs)
+
+
+def _whole(instances: list[Any], signature: Signature) -> dict[str, Tensor]:
+    """The one instance of a model that does not batch: each field is a whole tensor."""
+    if len(instances) != 1:
+        raise BadRequest("this model answers one instance at a time")
+    fields = _fields(instances[0], [spec.name for spec in signature.inputs], 0)
+    found = {}
+    for spec in signature.inputs:
+        value = fields[spec.name]
+        shape = spec.shape if min(spec.shape, default=0) >= 0 else np.array(value, object).shape
+        values = value if isinstance(value, list) else [value]
+        found[spec.name] = Tensor(
+            spec.name, spec.datatype, to_array(values, spec.datatype, shape, spec.name)
+        )
+    return found
 
 
 def _fields(instance: object, names: list[str], place: int) -> dict[str, Any]:
@@ -75,13 +98,18 @@ def encode_predictions(specs: tuple[TensorSpec, ...], outputs: dict[str, Array])
 def prediction_rows(
     specs: tuple[TensorSpec, ...], outputs: dict[str, Array]
 ) -> list[dict[str, Any]]:
-    """One object of output names per row."""
+    """One object of output names per row; one for the whole answer where rows do not match."""
+    lengths = {outputs[spec.name].shape[:1] for spec in specs}
+    if len(lengths) != 1 or () in lengths:
+        return [{spec.name: _plain(outputs[spec.name]) for spec in specs}]
     columns = {spec.name: [_plain(row) for row in outputs[spec.name]] for spec in specs}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _plain(row: Array) -> Any:
-    values = row.tolist() if isinstance(row, np.ndarray) else row
+    if isinstance(row, np.ndarray | np.generic) and row.dtype == DTYPES["BF16"]:
+        row = row.astype(np.float32)  # exact; its own scalars are no JSON
+    values = row.tolist() if isinstance(row, np.ndarray | np.generic) else row
     if isinstance(values, list) and len(values) == 1:
         values = values[0]
     return _decoded(values)

@@ -29,10 +29,11 @@ from audit.sample import Rules, Sampler
 from audit.socket_link import serve as serve_notary
 from experiments.definition import Definition
 from experiments.errors import DefinitionError
-from runners.errors import ArtefactCorrupt
+from runners.backends import Opening, open_model
+from runners.errors import ArtefactCorrupt, RunnerError
 from runners.fleet import Fleet, Slot
-from runners.onnx import OnnxModel, check_installation
-from runners.registry import SIGNER, Artefact, Registry
+from runners.onnx import check_installation
+from runners.registry import SIGNER, Registry
 
 from .access.checks import gated, open_guard, tls_of
 from .access.guard import Guard
@@ -46,13 +47,21 @@ from .explaining import Explaining, RemoteExplain
 from .grpcserver import GrpcServer, status_of
 from .http import HttpDoor
 from .metrics import Metrics
+from .oip import message
 from .outcomes import Outcomes
 from .router import Router
 from .rpc import Servicer
 from .settings import Settings
-from .telemetry import Telemetry
+from .telemetry import Telemetry, current_traceparent
 
-__all__ = ["House", "open_fleet", "open_registry", "registry_signer"]
+__all__ = [
+    "House",
+    "check_device",
+    "open_fleet",
+    "open_registry",
+    "opening",
+    "registry_signer",
+]
 
 log = logging.getLogger("weighbridge")
 AttachRunners = Callable[[Fleet], Awaitable[None]]
@@ -77,16 +86,40 @@ def open_registry(settings: Settings) -> Registry:
     return Registry(home, key)
 
 
+def opening(settings: Settings) -> Opening:
+    """What the backends need to know of this deployment."""
+    return Opening(
+        device=settings.device,
+        threads=settings.threads,
+        context=current_traceparent.get,
+        messages=message,
+    )
+
+
+def check_device(settings: Settings, registry: Registry) -> None:
+    """Refuse an ONNX Runtime that cannot do what is asked, unless no model here needs it.
+
+    Raises:
+        DeviceUnavailable: as `runners.onnx.check_installation`; other backends refuse themselves.
+    """
+    found = set()
+    for name in settings.model_names() or registry.names():
+        for version in registry.versions(name):
+            try:
+                found.add(registry.manifest(name, version).backend)
+            except RunnerError:
+                continue  # it is not served either; the repository index says why
+    if not found or "onnx" in found:
+        check_installation(settings.device)
+
+
 def open_fleet(settings: Settings) -> Fleet:
-    """An empty fleet whose models are ONNX sessions on the configured device."""
-    check_installation(settings.device)
-
-    def open_model(artefact: Artefact) -> OnnxModel:
-        return OnnxModel(artefact, device=settings.device, threads=settings.threads)
-
+    """An empty fleet whose models run on the configured device, each in its own backend."""
+    registry, chosen = open_registry(settings), opening(settings)
+    check_device(settings, registry)
     return Fleet(
-        registry=open_registry(settings),
-        open_model=open_model,
+        registry=registry,
+        open_model=lambda artefact: open_model(artefact, chosen),
         max_batch_rows=settings.max_batch_rows,
         max_queued_rows=settings.max_queued_rows,
     )

@@ -279,6 +279,20 @@ def test_the_readmes_grpc_example_runs_and_its_decision_is_proved(
     assert run_python(verifier, str(record), str(proof), key).startswith("leaf ")
 
 
+def test_the_registering_example_says_what_is_shown(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "models.md"
+    script, command = example(page, "double"), shlex.split(example(page, "register"))
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, timeout=60, check=True)
+    words = [word.replace("double.onnx", str(tmp_path / "double.onnx")) for word in command[1:]]
+    done = servers.stopped(tmp_path).cli(*words)
+    assert done.returncode == 0, done.stderr
+    blocks = list(FENCE.finditer(text_of(page)))
+    place = next(i for i, block in enumerate(blocks) if block["name"] == "register")
+    shown, said = blocks[place + 1]["body"], done.stdout
+    form = re.compile(r"sha256:[0-9a-f]+…?|onnxruntime [0-9.]+|[ ]+$", re.M)
+    assert form.sub("", said).split() == form.sub("", shown).split()
+
+
 def run_python(script: str, *words: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", script, *words],

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -72,11 +73,8 @@ class Server:
         return self.process.wait(40)
 
 
-def start(home: Path, *, tls: ssl.SSLContext | None = None, **settings: str) -> Server:
-    """Start a gateway on free ports and wait until it is ready; `tls` is how a client trusts it."""
-    http_port, grpc_port = free_port(), free_port()
-    log = home / "server.log"
-    environment = dict(os.environ) | {
+def environment_of(home: Path, http_port: int, grpc_port: int, **settings: str) -> dict[str, str]:
+    return dict(os.environ) | {
         "WEIGHBRIDGE_HOME": str(home),
         "BENTOML_HOME": str(home / "bentoml"),
         "WEIGHBRIDGE_HTTP_PORT": str(http_port),
@@ -85,6 +83,30 @@ def start(home: Path, *, tls: ssl.SSLContext | None = None, **settings: str) -> 
         "PYTHONUNBUFFERED": "1",
         **settings,
     }
+
+
+def copy_home(trained: Path, own: Path) -> None:
+    """Keys and trained models of `trained`, copied: more can be registered in `own`."""
+    shutil.copytree(trained / "keys", own / "keys")
+    for key in (own / "keys").iterdir():
+        key.chmod(0o600)
+    shutil.copytree(trained / "bentoml" / "models", own / "bentoml" / "models")
+    shutil.copy(trained / "bentoml" / "signer.pub", own / "bentoml" / "signer.pub")
+
+
+def stopped(home: Path, **settings: str) -> Server:
+    """A gateway that was never started: its home and its commands."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    environment = environment_of(home, 0, 0, **settings)
+    return Server(process, home, 0, 0, home / "server.log", environment)
+
+
+def start(home: Path, *, tls: ssl.SSLContext | None = None, **settings: str) -> Server:
+    """Start a gateway on free ports and wait until it is ready; `tls` is how a client trusts it."""
+    http_port, grpc_port = free_port(), free_port()
+    log = home / "server.log"
+    environment = environment_of(home, http_port, grpc_port, **settings)
     command = [sys.executable, "-m", "bentoml", "serve", "services.gateway:Gateway"]
     with log.open("ab") as out:
         process = subprocess.Popen(

@@ -229,3 +229,21 @@ async def test_who_leaves_the_queue_frees_their_place_at_once(model, executor, d
     answers = await asyncio.gather(*stays)
     assert [answer.outputs["y"].item() for answer in answers] == [12.0, 12.0]
     await first
+
+
+class Whole(Doubler):
+    """Gives one number for all that it was sent together: rows that meet would be seen."""
+
+    signature = Signature((), (), "none")
+
+    def infer(self, batch: Batch) -> dict[str, np.ndarray]:
+        return {"y": super().infer(batch)["y"].sum()}
+
+
+async def test_a_model_that_does_not_batch_never_sees_two_requests(executor) -> None:
+    model = Whole()
+    batcher = Batcher(model, executor, max_rows=4)
+    sent = [np.full((rows, 2), rows) for rows in (1, 3, 9, 1, 2)]
+    found = await asyncio.gather(*(batcher.infer({"x": data}, 1) for data in sent))
+    assert [answer.outputs["y"] for answer in found] == [2 * data.sum() for data in sent]
+    assert model.batches == [1, 3, 9, 1, 2], "each alone, whole, and in order"

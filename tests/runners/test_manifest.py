@@ -163,3 +163,49 @@ def test_a_link_is_no_file(folder: Path) -> None:
     (folder / "model.onnx").symlink_to(folder / "copy")
     with pytest.raises(ArtefactCorrupt, match=r"'model\.onnx' is not a plain file"):
         check_files(folder, sealed)
+
+
+def test_what_was_signed_before_schema_2_keeps_its_bytes() -> None:
+    body = manifest().body()
+    assert body["schema"] == 1
+    assert not {"backend", "options"} & set(body)
+    assert set(body["signature"]) == {"inputs", "outputs"}
+    digest = "sha256:0bd25dabb786d969"
+    assert manifest().digest.startswith(digest)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backend": "remote"},
+        {"options": {"label_output": "y"}},
+        {"signature": Signature((TensorSpec("x", "BF16", ()),), (), "none")},
+        {"signature": Signature((TensorSpec("x", "FP32", (1, 1)),), (), "rows", ((("x", 1),),))},
+    ],
+)
+def test_what_needs_more_is_schema_2_and_comes_back(changes: dict[str, Any]) -> None:
+    made = manifest(**changes)
+    assert made.body()["schema"] == 2
+    assert parse(format_envelope(made, SIGNER), SIGNER.public_key()) == made
+    assert made.digest != manifest().digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schema": 2, "backend": "onnx", "options": {}},
+        {"schema": 1, "backend": "remote", "options": {}},
+        {"schema": 2, "backend": "pickle", "options": {}},
+        {"schema": 2, "backend": ["onnx"], "options": {"a": "b"}},
+        {"schema": 2, "options": {"a": "b"}, "signature": {"inputs": [], "batching": "maybe"}},
+        {"schema": 2, "signature": {"inputs": [], "outputs": [], "ties": [[["x", 0]]]}},
+        {"schema": 2, "signature": {"inputs": [], "outputs": [], "ties": [["x"]]}},
+    ],
+)
+def test_a_signed_body_of_mixed_schemas_is_refused(changes: dict[str, Any]) -> None:
+    body = {**manifest().body(), **changes}
+    canonical = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    signature = base64.b64encode(SIGNER.sign(b"weighbridge/manifest/v1\n" + canonical))
+    data = orjson.dumps({"manifest": body, "signed_by": "x", "signature": signature.decode()})
+    with pytest.raises(ArtefactCorrupt):
+        parse(data, SIGNER.public_key())

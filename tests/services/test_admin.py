@@ -35,6 +35,7 @@ class Registry:
             version=version,
             runtime="onnxruntime 1.31.1",
             kind="lstm",
+            backend="onnx",
             signature=SIGNATURE,
             labels=("a", "b"),
             digest="sha256:00",

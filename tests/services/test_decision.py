@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +32,9 @@ MANIFEST = SimpleNamespace(
     threshold="0.5",
     protected={"sex": {"input": "sex", "bands": None}},
     signature=Signature((TensorSpec("sex", "BYTES", (-1, 1)),), ()),
+    options={},
+    label_output="label",
+    score_output="probabilities",
 )
 SLOT = SimpleNamespace(manifest=MANIFEST, runtime="test", device="cpu")
 
@@ -226,3 +230,37 @@ async def test_a_caller_who_leaves_while_gaps_are_explained_loses_none(keyring) 
     await writer.close()
     gaps = [e.event for e in log.entries if isinstance(e.event, Gap)]
     assert {(gap.first_seq, gap.last_seq) for gap in gaps} == {(1, 1)}
+
+
+REGISTERED = SimpleNamespace(
+    **vars(MANIFEST)
+    | {"options": {"label_output": "class", "score_output": "p"}}
+    | {"label_output": "class", "score_output": "p", "protected": {}}
+)
+
+
+@pytest.mark.parametrize(
+    ("answered", "label"),
+    [
+        (np.array([1]), ">50K"),
+        (np.array([[0]]), "<=50K"),
+        (np.array([b">50K"], dtype=object), ">50K"),
+        (np.array([2]), None),
+        (np.array([-1]), None),
+        (np.array([0.5]), None),
+        (np.array([b"other"], dtype=object), None),
+        (np.zeros((0,)), None),
+        (np.array(1), ">50K"),
+    ],
+)
+async def test_a_registered_model_may_answer_any_label(keyring, answered, label) -> None:
+    base = taken()
+    outputs = {"class": answered, "p": np.array([0.5, 0.5])}
+    slot = SimpleNamespace(manifest=REGISTERED, runtime="test", device="cpu")
+    answer = Answer(outputs, 0.0, 0.0)
+    event, _ = await recorder(MemoryNotary(), keyring).record(
+        replace(base, slot=slot, answer=answer)
+    )
+    assert event.label == label
+    assert event.label_counts == ({} if label is None else {label: 1})
+    assert event.score is None, "its scores are no table of rows and labels"

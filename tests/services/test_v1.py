@@ -75,3 +75,28 @@ def test_predictions_are_plain_rows() -> None:
     assert orjson.loads(encode_predictions(specs, outputs)) == {
         "predictions": [{"p": [0.5, 0.5], "t": "a"}, {"p": [1.0, 0.0], "t": "\ufffd"}]
     }
+
+
+STATE = Signature((TensorSpec("x", "FP32", (1, 2)), TensorSpec("t", "INT64", ())), (), "none")
+
+
+def test_a_model_that_does_not_batch_takes_one_instance_of_whole_tensors() -> None:
+    found = decode(STATE, [{"x": [[1, 2]], "t": 7}])
+    assert found["x"].tolist() == [[1.0, 2.0]]
+    assert (found["t"].shape, found["t"].tolist()) == ((), 7)
+    with pytest.raises(BadRequest, match="one instance at a time"):
+        decode(STATE, [{"x": [[1, 2]], "t": 7}] * 2)
+
+
+def test_answers_whose_rows_differ_are_one_prediction() -> None:
+    specs = (TensorSpec("y", "FP32", (-1,)), TensorSpec("total", "FP32", ()))
+    outputs = {"y": np.array([1.0, 2.0]), "total": np.array(3.0)}
+    found = orjson.loads(encode_predictions(specs, outputs))
+    assert found == {"predictions": [{"y": [1.0, 2.0], "total": 3.0}]}
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (2, 2), ()])
+def test_bf16_answers_are_numbers(shape) -> None:
+    specs = (TensorSpec("y", "BF16", (-1,) * len(shape)),)
+    found = encode_predictions(specs, {"y": np.full(shape, 1.5, "bfloat16")})
+    assert b"1.5" in found
