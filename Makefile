@@ -7,7 +7,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 export WEIGHBRIDGE_HOME ?= .weighbridge
 export BENTOML_HOME ?= $(abspath $(WEIGHBRIDGE_HOME))/bentoml
 
-.PHONY: install serve train demo test test-slow check format bento bench bench-gpu lock clean
+.PHONY: install serve train demo test test-slow check format bento bench bench-serving bench-gpu lock clean
 
 install: .venv/.ready .venv-clients/.ready
 
@@ -53,6 +53,10 @@ bento: train
 
 bench: .venv/.ready
 	$(BIN)/python -m bench.audit
+
+# Starts each case itself: the server on one core, load from another; about a quarter of an hour.
+bench-serving: train
+	$(BIN)/python -m bench.serving
 
 bench-gpu: install
 	$(BIN)/python -m bench.gpu

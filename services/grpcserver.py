@@ -1,7 +1,8 @@
 """The gRPC server around the servicer, with health checks and reflection, on one of two engines.
 
 `native` is pygrpc-native: HTTP/2 in Rust, calls handed over in batches; several times as fast.
-`grpcio` is grpc.aio, which can do what the other cannot: TLS and a maximum connection age.
+`grpcio` is grpc.aio, which can do what the other cannot: TLS, a maximum connection age, and
+refusing a call before its message is read, which authentication asks for.
 Rule 1: every worker binds the same port (SO_REUSEPORT); stopping refuses new calls, lets running
 ones finish for the grace period, then ends them.
 Rule 2: both engines serve the same servicer; where `native` cannot do what is configured, `grpcio`
@@ -73,7 +74,7 @@ class GrpcServer:
         Raises:
             PortInUse: another program listens there.
         """
-        self.engine = _chosen(engine, connection_age_s, credentials)
+        self.engine = _chosen(engine, connection_age_s, credentials, interceptors)
         options = [
             ("grpc.max_receive_message_length", max_bytes),
             ("grpc.max_send_message_length", -1),
@@ -122,16 +123,17 @@ class GrpcServer:
 
 
 def _chosen(
-    engine: Engine, connection_age_s: float, credentials: grpc.ServerCredentials | None
+    engine: Engine, connection_age_s: float, credentials: Any, interceptors: Sequence[Any]
 ) -> Engine:
     """The engine that can do what is configured."""
-    needs = [
-        name
-        for name, said in (("TLS", credentials), ("a connection age", connection_age_s))
-        if said
-    ]
+    asked = {
+        "TLS": credentials,
+        "a connection age": connection_age_s,
+        "refusals before the message is read": interceptors,
+    }
+    needs = [name for name, said in asked.items() if said]
     if engine == "native" and needs:
-        log.warning("gRPC runs on grpcio: the native engine has no %s", " and no ".join(needs))
+        log.warning("gRPC runs on grpcio: the native engine cannot do %s", " and ".join(needs))
         return "grpcio"
     return engine
 
