@@ -166,6 +166,10 @@ class Notary:
         """What opening found and did."""
         return self._log.recovered
 
+    def expect(self, callers: Callable[[], int]) -> None:
+        """Say how many callers are on their way to an append; see groups.py, rule 2."""
+        self._groups.expected = callers
+
     @property
     def signed(self) -> Checkpoint:
         """The last signed checkpoint."""

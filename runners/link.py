@@ -81,6 +81,11 @@ class LinkServer:
         self._listening = await asyncio.start_unix_server(self._connected, str(path))
         path.chmod(0o600)  # noqa: ASYNC240
 
+    @property
+    def connected(self) -> bool:
+        """Whether any caller holds a connection."""
+        return bool(self._writers)
+
     async def close(self) -> None:
         """Stop listening and drop every connection."""
         if self._listening is not None:

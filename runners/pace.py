@@ -12,7 +12,7 @@ from __future__ import annotations
 
 __all__ = ["Pace"]
 
-_SHORT_S = 0.0008
+_SHORT_S = 0.002
 _MEASURED = 4
 _KEPT = 64
 

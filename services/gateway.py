@@ -36,6 +36,7 @@ from .outer import Outer
 from .placement import hide_cards, see_first_card
 from .runners import CnnRunner, DnnRunner, LstmRunner, attach_runners
 from .settings import settings
+from .stopping import before_stopping
 from .watch import watch
 from .wiring import House
 
@@ -66,6 +67,8 @@ class FastPath(Service):
             elif scope["type"] == "http" and scope["path"] == "/":
                 await front_page(scope, send)
             else:
+                if scope["type"] == "http" and scope["path"] == "/metrics":
+                    house.metrics.flush()
                 await inner(scope, receive, send)
 
         gate = HttpGate(app, lambda: house.guard) if gated(_SETTINGS) else None
@@ -157,6 +160,7 @@ class Gateway:
             explain=self._explain if _SETTINGS.explainer else None,
             announce=_announce,
         )
+        before_stopping(house.give_notice)
         self._watching = watch(_SETTINGS.definitions, house.router)
 
     @bentoml.on_shutdown

@@ -68,6 +68,7 @@ class HttpDoor:
         self._admin = admin
         self._explaining = explaining
         self.max_body_bytes = max_body_bytes
+        self.leaving = False
 
     async def call(self, path: str, pairs: list[tuple[bytes, bytes]], body: bytes) -> Result:
         """Answer one inference call whose client is watched by somebody else; never refuses."""

@@ -7,11 +7,16 @@ PROMETHEUS_MULTIPROC_DIR for its workers, and its endpoint adds up what they wri
 
 from __future__ import annotations
 
+import asyncio
+import math
+from bisect import bisect_left
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
 __all__ = ["Metrics"]
 
-_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_FLUSH_S = 0.5
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, math.inf)
 
 
 class Metrics:
@@ -39,21 +44,43 @@ class Metrics:
             registry=registry,
         )
 
-        self._children: dict[tuple[str, str, str | None, str], tuple[Counter, Histogram]] = {}
+        self._tallies: dict[tuple[str, str, str | None, str], tuple[list[int], list[float]]] = {}
+        self._later: asyncio.TimerHandle | None = None
 
     def decided(
         self, *, model: str, version: str, arm: str | None, origin: str, seconds: float
     ) -> None:
-        """Count one answer."""
+        """Count one answer; `flush` hands it on."""
         key = (model, version, arm, origin)
-        found = self._children.get(key)
-        if found is None:
-            found = self._children[key] = (
-                self._decisions.labels(model, version, arm or "", origin),
-                self._seconds.labels(model, version),
-            )
-        found[0].inc()
-        found[1].observe(seconds)
+        tally = self._tallies.get(key)
+        if tally is None:
+            tally = self._tallies[key] = [0] * len(_SECONDS), [0.0]
+        tally[0][min(bisect_left(_SECONDS, seconds), len(_SECONDS) - 1)] += 1
+        tally[1][0] += seconds
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(_FLUSH_S, self.flush)
+
+    def flush(self) -> None:
+        """Hand on what was counted since the last time.
+
+        A value of prometheus_client in multi-process mode is a place in a shared file, and each
+        change of one costs as much as a small model's share of a batch.
+        """
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        for (model, version, arm, origin), (counts, total) in self._tallies.items():
+            answers = sum(counts)
+            if not answers:
+                continue
+            self._decisions.labels(model, version, arm or "", origin).inc(answers)
+            seconds = self._seconds.labels(model, version)
+            for place, count in enumerate(counts):
+                if count:
+                    seconds._buckets[place].inc(count)
+                    counts[place] = 0
+            seconds._sum.inc(total[0])
+            total[0] = 0.0
 
     def refused(self, *, status: int, origin: str) -> None:
         """Count one refusal."""

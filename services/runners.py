@@ -9,6 +9,7 @@ services start side by side.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from .orphans import end_with_parent
 from .placement import KINDS, see_card
 from .repository import Place
 from .settings import Settings, settings
+from .stopping import before_stopping
 from .telemetry import Mark, Span, SpanKind, Telemetry, current_traceparent
 from .wiring import open_fleet, open_registry
 
@@ -54,6 +56,14 @@ class _Runner:
                 await self._load_kind(name)
         _SETTINGS.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.server = await serve(_SETTINGS.run_dir / f"runner-{self.kind}.sock", self._answer)
+        before_stopping(self._outlast_callers)
+
+    async def _outlast_callers(self) -> None:
+        """Everybody gets SIGTERM at once; gateways need their runners until they have drained."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTINGS.notice_s + 2 * _SETTINGS.drain_s):
+                while self.server.connected:  # noqa: ASYNC110  a few turns, at shutdown
+                    await asyncio.sleep(0.02)
 
     async def _load_kind(self, name: str) -> None:
         registry = self.fleet.registry

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     max_head_bytes: int = Field(
         64 << 10, ge=4096, description="largest HTTP request line and headers together"
     )
+    notice_s: float = Field(
+        1.0, ge=0, le=10, description="at SIGTERM: not ready, but still answering, for so long"
+    )
     drain_s: float = Field(10.0, ge=0, description="longest wait for running requests at stop")
     auth: Literal["none", "keys", "jwt", "keys,jwt"] = Field(
         "none", description="how callers prove who they are"

@@ -165,6 +165,8 @@ class Connection(HttpToolsProtocol):
                 result = await self.door().call(call.path, call.headers, body)
         finally:
             self._running = None
+        if self.door().leaving:
+            call.keep_alive = False  # its client finds another server before this one is gone
         if self.flow.write_paused:
             await self.flow.drain()
         if not call.disconnected:

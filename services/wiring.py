@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -64,6 +65,7 @@ __all__ = [
 ]
 
 log = logging.getLogger("weighbridge")
+_COLLECT_AFTER = 10_000, 20, 20
 AttachRunners = Callable[[Fleet], Awaitable[None]]
 
 
@@ -123,6 +125,17 @@ def open_fleet(settings: Settings) -> Fleet:
         max_batch_rows=settings.max_batch_rows,
         max_queued_rows=settings.max_queued_rows,
     )
+
+
+def _settle_memory() -> None:
+    """Take what was loaded so far out of the garbage collector's rounds.
+
+    There are some 300,000 objects by now, none of them garbage; looking at all of them stopped
+    every request for 70 ms, about once a second under load.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
 
 
 class House:
@@ -194,6 +207,7 @@ class House:
         if states and "READY" not in states:
             log.error("not ready: no model could be loaded")
             return
+        _settle_memory()
         await self.grpc.serving(ready=True)
         self.ready = True
         announce()
@@ -247,7 +261,8 @@ class House:
 
     async def _open_doors(self, explain: RemoteExplain | None) -> None:
         settings = self.settings
-        metrics = Metrics()
+        metrics = self.metrics = Metrics()
+        self._stack.callback(metrics.flush)
         self.guard = guard = await open_guard(settings, metrics.refused)
         self._stack.push_async_callback(guard.close)
         gate = RpcGate(guard, status_of) if gated(settings) else None
@@ -262,6 +277,7 @@ class House:
             allow_force=settings.allow_force or not guard.open,
             concurrency=Concurrency(parse_concurrency(settings.concurrency)),
         )
+        self.notary.expect(lambda: self.plane.running)
         self.admin = Admin(
             self.fleet,
             self.router,
@@ -294,11 +310,20 @@ class House:
         self._stack.push_async_callback(self._drain)
         await self.grpc.start()
 
+    async def give_notice(self) -> None:
+        """Say that this gateway is leaving, and go on answering for `notice_s`."""
+        if not self.ready:
+            return
+        self.ready, self.http.leaving = False, True
+        await self.grpc.serving(ready=False)
+        await asyncio.sleep(self.settings.notice_s)
+
     async def _drain(self) -> None:
-        """Refuse new work, wait for what runs, stop gRPC."""
-        self.ready, self.plane.draining = False, True
+        """Stop gRPC after what it runs, refuse new work, wait for the rest."""
+        self.ready = False
         await self.grpc.serving(ready=False)
         await self.grpc.stop(self.settings.drain_s)
+        self.plane.draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.drain_s):
                 while self.plane.running:  # noqa: ASYNC110  at most a few turns, at shutdown

@@ -81,6 +81,7 @@ def environment_of(home: Path, http_port: int, grpc_port: int, **settings: str) 
         "WEIGHBRIDGE_GRPC_PORT": str(grpc_port),
         "BENTOML_DO_NOT_TRACK": "True",
         "PYTHONUNBUFFERED": "1",
+        "WEIGHBRIDGE_NOTICE_S": "0",
         **settings,
     }
 
