@@ -134,7 +134,10 @@ def infer(gateway: servers.Server, request: pb.ModelInferRequest) -> pb.ModelInf
 
 
 def test_cancelled_calls_leave_their_peers_alone(small, image) -> None:
-    """Two hundred calls at once, half of them cancelled: the others get their own answers."""
+    """Bursts of calls, half of them cancelled at once: the others get their own answers.
+
+    More than twenty resets at once on one connection end it on the native engine (docs/protocol.md).
+    """
     blank = np.zeros_like(image)
     with grpc.insecure_channel(small.grpc) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -147,8 +150,8 @@ def test_cancelled_calls_leave_their_peers_alone(small, image) -> None:
 
         alone = [stub.ModelInfer(call(p, 0)).raw_output_contents[0] for p in (image, blank)]
         answered = 0
-        for burst in range(4):
-            pictures = [(image, blank)[place % 3 == 0] for place in range(50)]
+        for burst in range(9):
+            pictures = [(image, blank)[place % 3 == 0] for place in range(24)]
             calls = [stub.ModelInfer.future(call(p, n)) for n, p in enumerate(pictures)]
             for doomed in calls[burst % 2 :: 2]:
                 doomed.cancel()
