@@ -136,7 +136,7 @@ def infer(gateway: servers.Server, request: pb.ModelInferRequest) -> pb.ModelInf
 def test_cancelled_calls_leave_their_peers_alone(small, image) -> None:
     """Bursts of calls, half of them cancelled at once: the others get their own answers.
 
-    More than twenty resets at once on one connection end it on the native engine (docs/protocol.md).
+    On the native engine more than twenty resets at once end their connection (docs/protocol.md).
     """
     blank = np.zeros_like(image)
     with grpc.insecure_channel(small.grpc) as channel:
