@@ -6,7 +6,8 @@ each group comes back in one loop callback. The queue is C's own: handing over a
 thread only if it rests.
 Rule 2: in a crowd, a fast disk would make groups of two or three, and a group costs the processor
 more than a record. So while many callers are on their way to an append (`expected`), the thread
-gives them up to three milliseconds to come. A few callers never wait.
+gives them up to three milliseconds to come. A few callers never wait. Before a "bounded" append,
+for which nobody waits, it always lingers for a moment.
 Rule 3: the thread never dies of a failure: the group's appenders learn of it, and the next group is
 tried.
 Rule 4: an append that was acknowledged before it was written ("bounded") is never given up: when
@@ -32,6 +33,7 @@ _AGAIN_S = 0.2
 _CROWD = 8
 _STEP_S = 0.0005
 _PATIENCE = 6
+_LINGER_S = 0.005
 _T = TypeVar("_T")
 
 
@@ -136,6 +138,8 @@ class GroupWriter:
 
     def _write_what_queued(self, first: Pending) -> Pending | _Task | None:
         """Write `first` and what queued behind it; the next thing that is no append, or `first`."""
+        if first.durability == "bounded" and not self._again:
+            time.sleep(_LINGER_S)  # nobody waits for it, and a group costs more than a record
         group, size, patience = [first], _size(first), _PATIENCE
         while len(group) < _GROUP_ENTRIES and size < _GROUP_BYTES:
             try:
