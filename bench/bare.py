@@ -22,9 +22,9 @@ import orjson
 
 from runners.onnx import OnnxModel
 from runners.tensor import DTYPES, format_raw, parse_raw
+from services.models import open_registry
 from services.oip import METHODS, SERVICE, message
 from services.settings import settings
-from services.wiring import open_registry
 
 __all__ = ["Plain", "application", "open_model"]
 

@@ -40,7 +40,7 @@ from runners.intake.onnx import read_onnx
 from runners.intake.register import register
 from runners.intake.torch import read_torch
 from runners.registry import Registry
-from services.wiring import registry_signer
+from services.models import registry_signer
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONNECTIONS = 4

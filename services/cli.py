@@ -24,8 +24,8 @@ from runners.errors import RunnerError
 from .cli_apikey import apikey
 from .cli_audit import audit
 from .cli_register import register_model
+from .models import open_registry, registry_signer
 from .settings import settings
-from .wiring import open_registry, registry_signer
 
 __all__ = ["app", "main"]
 

@@ -27,9 +27,9 @@ from runners.tensor import Batch, TensorSpec
 
 from .codec import decode
 from .faults import BadRequest
+from .models import open_registry, opening, registry_signer
 from .oip import message
 from .settings import settings
-from .wiring import open_registry, opening, registry_signer
 
 __all__ = ["register_model"]
 

@@ -23,9 +23,9 @@ from audit.log import Log
 from runners.errors import RunnerError
 
 from .access.checks import check_access
+from .models import check_device, open_registry
 from .placement import check_cards
 from .settings import Settings
-from .wiring import check_device, open_registry
 
 __all__ = ["check"]
 

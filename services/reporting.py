@@ -24,8 +24,8 @@ from audit.report import build, render_html, render_json
 from audit.verify import verify_log
 from experiments.estimate import analyse
 
+from .models import open_registry
 from .settings import Settings
-from .wiring import open_registry
 
 __all__ = ["moment_us", "write_report"]
 

@@ -20,13 +20,13 @@ from runners.errors import ModelNotReady, RunnerError
 from runners.fleet import Fleet, Status
 from runners.link import Call, Link, Remote, serve
 
+from .models import open_fleet, open_registry
 from .orphans import end_with_parent
 from .placement import KINDS, see_card
 from .repository import Place
 from .settings import Settings, settings
 from .stopping import before_stopping
 from .telemetry import Mark, Span, SpanKind, Telemetry, current_traceparent
-from .wiring import open_fleet, open_registry
 
 __all__ = ["CnnRunner", "DnnRunner", "LstmRunner", "attach_runners"]
 

@@ -16,8 +16,8 @@ from runners.manifest import Manifest
 from runners.model import Model
 from runners.tensor import Array, Batch
 
+from .models import open_fleet
 from .settings import Settings
-from .wiring import open_fleet
 
 __all__ = ["Held", "Shelf"]
 

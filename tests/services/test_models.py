@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from runners.errors import ArtefactCorrupt, DeviceUnavailable
+from services.models import check_device
 from services.placement import held_kinds
 from services.settings import Settings
-from services.wiring import check_device
 
 
 def registry(**backends: str) -> SimpleNamespace:
