@@ -163,6 +163,8 @@ class Connection(HttpToolsProtocol):
             result = await self._not_let_in(call)
             if result is None:
                 result = await self.door().call(call.path, call.headers, body)
+        except Exception as exc:  # noqa: BLE001  the edge: a client must not wait for ever
+            result = self.door().refused(exc)
         finally:
             self._running = None
         if self.door().leaving:
