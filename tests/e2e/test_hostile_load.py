@@ -133,25 +133,28 @@ def infer(gateway: servers.Server, request: pb.ModelInferRequest) -> pb.ModelInf
         return stub.ModelInfer(request, timeout=30)
 
 
-def test_cancelled_calls_leave_their_peers_alone(small, image) -> None:
+@pytest.mark.parametrize(
+    ("started", "bursts", "size"), [("small", 9, 24), ("grpcio_gateway", 4, 50)]
+)
+def test_cancelled_calls_leave_their_peers_alone(request, started, bursts, size, image) -> None:
     """Bursts of calls, half of them cancelled at once: the others get their own answers.
 
     On the native engine more than twenty resets at once end their connection (docs/protocol.md).
     """
     blank = np.zeros_like(image)
-    with grpc.insecure_channel(small.grpc) as channel:
+    with grpc.insecure_channel(request.getfixturevalue(started).grpc) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
         def call(picture: np.ndarray, number: int) -> Any:
-            request = pb.ModelInferRequest(model_name="digits", model_version="1", id=str(number))
-            request.inputs.add(name="image", datatype="UINT8", shape=picture.shape)
-            request.raw_input_contents.append(picture.tobytes())
-            return request
+            made = pb.ModelInferRequest(model_name="digits", model_version="1", id=str(number))
+            made.inputs.add(name="image", datatype="UINT8", shape=picture.shape)
+            made.raw_input_contents.append(picture.tobytes())
+            return made
 
         alone = [stub.ModelInfer(call(p, 0)).raw_output_contents[0] for p in (image, blank)]
         answered = 0
-        for burst in range(9):
-            pictures = [(image, blank)[place % 3 == 0] for place in range(24)]
+        for burst in range(bursts):
+            pictures = [(image, blank)[place % 3 == 0] for place in range(size)]
             calls = [stub.ModelInfer.future(call(p, n)) for n, p in enumerate(pictures)]
             for doomed in calls[burst % 2 :: 2]:
                 doomed.cancel()
