@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 from opentelemetry.trace import SpanKind
 
 from audit.notary import Receipt
+from runners.batch import Batcher
 from runners.errors import ModelNotFound, ModelNotReady
 from runners.fleet import Fleet, Slot
 from runners.tensor import Array, Tensor, TensorSpec
@@ -173,7 +174,7 @@ class DataPlane:
         if slot.served is None:
             raise ModelNotReady(f"model '{request.model}' is not ready")
         infer_id = secrets.randbits(64) if span is not None else 0
-        if slot.batcher is None:  # it runs in another process, which continues the trace
+        if not isinstance(slot.served, Batcher):  # elsewhere, where the trace goes on
             current_traceparent.set(request.trace.child(infer_id))
         answer = await slot.served.infer(batch, rows, deadline=deadline)
         inferred = time.time_ns()

@@ -11,6 +11,9 @@ import pytest
 import server as servers
 import tritonclient.grpc as triton_grpc
 
+from audit.reader import LogReader
+from audit.record import Decision
+
 MIRRORS = {"mirror-http": "{http}/v2/models/digits/versions/1", "mirror-grpc": "grpc://{grpc}"}
 
 
@@ -52,6 +55,17 @@ def test_a_remote_model_answers_bit_for_bit_what_it_answers_there(gateway, model
     record = json.loads(gateway.cli("audit", "show", decision).stdout)
     assert (record["device"], record["rows"]) == ("remote", 9)
     assert record["runtime"] == f"remote {'http' if model == 'mirror-http' else 'grpc'}"
+
+
+@pytest.mark.parametrize(("model", "digit"), [("mirror-http", "a"), ("mirror-grpc", "b")])
+def test_the_trace_goes_on_over_there(gateway, model, digit) -> None:
+    trace = digit * 32
+    image = np.zeros((1, 28, 28, 1), np.uint8)
+    reply = infer(gateway, model, image, traceparent=f"00-{trace}-{'c' * 16}-00")
+    assert reply.status_code == 200
+    events = (entry.event for entry in LogReader(gateway.home / "log").entries())
+    found = [e.model for e in events if isinstance(e, Decision) and e.trace_id == trace]
+    assert found == ["digits", model], "there first, then here"
 
 
 def test_over_grpc_it_is_a_model_like_any_other(gateway) -> None:
