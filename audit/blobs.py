@@ -16,7 +16,7 @@ Read next: subjects.py (the slots), payloads.py (reading).
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from .appendfile import AppendFile
 from .canonical import dumps
-from .errors import LogDamaged, LogUnavailable
+from .errors import EntryTooLarge, LogDamaged, LogUnavailable
 from .files import FileLayer, make_directory, replace_file
 from .frames import Watermark
 from .keys import Keyring
@@ -49,6 +49,18 @@ class Payload(NamedTuple):
     name: str
     subject: str
     data: bytes
+
+
+def as_payloads(decision_id: str, bodies: Mapping[str, bytes], subject: str) -> tuple[Payload, ...]:
+    """The payloads of one event, by name.
+
+    Raises:
+        EntryTooLarge: one is larger than 64 MiB.
+    """
+    for name, body in bodies.items():
+        if len(body) > MAX_PAYLOAD_BYTES:
+            raise EntryTooLarge(f"could not store payload {name}: {len(body)} bytes")
+    return tuple(Payload(decision_id, name, subject, body) for name, body in bodies.items())
 
 
 class RecordHeader(NamedTuple):

@@ -14,9 +14,9 @@ Read next: note.py (what log.key signs), blobs.py (what master.key wraps).
 """
 
 import base64
+import binascii
 import fcntl
 import hashlib
-import hmac
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from .entropy import random_bytes
 from .errors import KeyFileError, PayloadDamaged
 from .files import fsync_directory, replace_file
+from .mac import Mac
 from .note import Signer, VerifierKey
 
 _PURPOSES = ("log", "master", "unit")
@@ -88,7 +89,7 @@ class Keyring:
 
     def unit_ref(self, unit: str) -> str:
         """The keyed reference of a unit, 32 hex digits: stable, and meaningless without the key."""
-        return hmac.digest(self.unit, b"unit\x00" + unit.encode(), "sha256").hex()[:32]
+        return self._units.digest(b"unit\x00" + unit.encode()).hex()[:32]
 
     def seal(self, data: bytes, aad: str) -> str:
         """Encrypt the private part of a record; the inverse of `open`.
@@ -97,7 +98,7 @@ class Keyring:
         """
         nonce = self.random(_NONCE_BYTES)
         sealed = AESGCM(self._seal_key(aad)).encrypt(nonce, data, aad.encode())
-        return base64.b64encode(nonce + sealed).decode()
+        return binascii.b2a_base64(nonce + sealed, newline=False).decode()
 
     def open(self, sealed: str, aad: str) -> bytes:
         """Decrypt what `seal` made for the same `aad`; `open(seal(x, a), a) == x`.
@@ -135,10 +136,18 @@ class Keyring:
 
     def derived(self, purpose: str) -> bytes:
         """A 32-byte key for one purpose, derived from the master key."""
-        return hmac.digest(self.master, b"derive\x00" + purpose.encode(), "sha256")
+        return self._masters.digest(b"derive\x00" + purpose.encode())
 
     def _seal_key(self, aad: str) -> bytes:
-        return hmac.digest(self.master, b"seal\x00" + aad.encode(), "sha256")
+        return self._masters.digest(b"seal\x00" + aad.encode())
+
+    @cached_property
+    def _units(self) -> Mac:
+        return Mac(self.unit)
+
+    @cached_property
+    def _masters(self) -> Mac:
+        return Mac(self.master)
 
 
 def _create(directory: Path, random: RandomBytes) -> None:

@@ -26,10 +26,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from .blobs import MAX_PAYLOAD_BYTES, Payload
+from .blobs import Payload, as_payloads
 from .errors import (
     AuditError,
-    EntryTooLarge,
     LogOverloaded,
     LogUnavailable,
 )
@@ -200,7 +199,7 @@ class Notary:
         return await self.append_encoded(
             event.id,
             encode(event),
-            payloads=self._payloads(decision_id, payloads, subject or decision_id),
+            payloads=as_payloads(decision_id, payloads, subject or decision_id),
             durability=durability,
         )
 
@@ -282,16 +281,6 @@ class Notary:
         return [future for future in waiting if future is not None and not future.done()]
 
     # --- on the loop ------------------------------------------------------------------------
-
-    def _payloads(
-        self, decision_id: str, payloads: Mapping[str, bytes], subject: str
-    ) -> tuple[Payload, ...]:
-        if not payloads:
-            return ()
-        for name, body in payloads.items():
-            if len(body) > MAX_PAYLOAD_BYTES:
-                raise EntryTooLarge(f"could not store payload {name}: {len(body)} bytes")
-        return tuple(Payload(decision_id, name, subject, body) for name, body in payloads.items())
 
     def _resolve(self, group: list[tuple[int, Pending]]) -> None:
         for index, pending in group:

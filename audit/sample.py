@@ -7,13 +7,13 @@ committed before and revealed after) can check each choice.
 Rule: pure; no random source, no clock.
 """
 
-import hmac
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from typing import NamedTuple
 
 from .canonical import decimal
+from .mac import Mac
 
 _SCALE = 1 << 64
 
@@ -52,7 +52,7 @@ class Sampler:
     """
 
     def __init__(self, key: bytes, rules: Rules | None = None) -> None:
-        self._key = key
+        self._mac = Mac(key)
         self._rules = rules = rules or Rules()
         self._base = _offer("base", rules.base)
         self._near = max(self._base, _offer("near_threshold", rules.near_threshold), key=_chance)
@@ -61,7 +61,7 @@ class Sampler:
     @property
     def commitment(self) -> str:
         """What to record before using the key; `hmac` of a fixed text under it."""
-        return hmac.digest(self._key, b"weighbridge sampling key", "sha256").hex()
+        return self._mac.digest(b"weighbridge sampling key").hex()
 
     def select(
         self, decision_id: str, *, score: float | None, threshold: float | None, rows: int
@@ -80,7 +80,7 @@ class Sampler:
                 offer = self._low if score < rules.confidence else offer
             elif abs(score - threshold) <= rules.margin:
                 offer = self._near
-        draw = int.from_bytes(hmac.digest(self._key, decision_id.encode(), "sha256")[:8], "big")
+        draw = int.from_bytes(self._mac.digest(decision_id.encode())[:8], "big")
         return Selection(offer.rule, offer.probability, draw < offer.below)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from .blobs import MAX_PAYLOAD_BYTES, Payload
+from .blobs import Payload, as_payloads
 from .canonical import is_canonical
 from .errors import AuditError, EntryTooLarge, EventInvalid, LogUnavailable
 from .events import Event
@@ -159,13 +159,26 @@ class NotaryClient:
             EventInvalid, EntryTooLarge, EventConflict: the event cannot be stored.
             LogUnavailable: it was not acknowledged in time; retry with the same event id.
         """
-        for name, data in payloads.items():
-            if len(data) > MAX_PAYLOAD_BYTES:
-                raise EntryTooLarge(f"could not store payload {name}: {len(data)} bytes")
-        request = AppendRequest(durability, encode(event), subject or "", payloads)
-        body = format_append(request)
+        decision_id = subject_of(event)
+        kept = as_payloads(decision_id, payloads, subject or decision_id)
+        return await self.append_encoded(
+            event.id, encode(event), payloads=kept, durability=durability
+        )
+
+    async def append_encoded(
+        self,
+        event_id: str,
+        data: bytes,
+        *,
+        payloads: tuple[Payload, ...] = (),
+        durability: Durability | None = None,
+    ) -> Receipt:
+        """As `append`, for bytes that `encode` made; see Notary.append_encoded."""
+        subject = payloads[0].subject if payloads else ""
+        kept = {payload.name: payload.data for payload in payloads}
+        body = format_append(AppendRequest(durability, data, subject, kept))
         if len(body) >= MAX_FRAME_BYTES:
-            raise EntryTooLarge(f"could not store {event.id}: its payloads have {len(body)} bytes")
+            raise EntryTooLarge(f"could not store {event_id}: its payloads have {len(body)} bytes")
         index, leaf = await self._call(body)
         return Receipt(self._origin or "", index, leaf)
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from .blobs import Payload, as_payloads
 from .errors import EventConflict, LogUnavailable
 from .events import Event
 from .files import OsFiles
@@ -119,22 +120,36 @@ class MemoryNotary:
         event: Event,
         *,
         payloads: Mapping[str, bytes] = _NO_PAYLOADS,
-        subject: str | None = None,  # noqa: ARG002 - the real one's signature
-        durability: Durability | None = None,  # noqa: ARG002 - the real one's signature
+        subject: str | None = None,
+        durability: Durability | None = None,
     ) -> Receipt:
         """Store an event; see Notary.append."""
-        data = encode(event)
+        decision_id = subject_of(event)
+        kept = as_payloads(decision_id, payloads, subject or decision_id)
+        return await self.append_encoded(
+            event.id, encode(event), payloads=kept, durability=durability
+        )
+
+    async def append_encoded(
+        self,
+        event_id: str,
+        data: bytes,
+        *,
+        payloads: tuple[Payload, ...] = (),
+        durability: Durability | None = None,  # noqa: ARG002 - the real one's signature
+    ) -> Receipt:
+        """Store an event's bytes; see Notary.append_encoded."""
         if self.fault == "not-stored":
             raise LogUnavailable("injected: nothing was stored")
-        receipt = self._receipts.get(event.id)
+        receipt = self._receipts.get(event_id)
         if receipt is None:
             receipt = Receipt(self.origin, self.size, leaf_hash(data))
             self.entries.append(Entry(self.size, data, decode(data)))
-            self._receipts[event.id] = receipt
-            for name, body in payloads.items():
-                self.payloads[subject_of(event), name] = body
+            self._receipts[event_id] = receipt
+            for payload in payloads:
+                self.payloads[payload.decision_id, payload.name] = payload.data
         elif receipt.leaf_hash != leaf_hash(data):
-            raise EventConflict(f"could not store event {event.id}: its id names other content")
+            raise EventConflict(f"could not store event {event_id}: its id names other content")
         if self.fault == "stored":
             raise LogUnavailable("injected: stored, but the acknowledgement was lost")
         return receipt

@@ -13,32 +13,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import numpy as np
-
-from audit.blobs import MAX_PAYLOAD_BYTES
+from audit.blobs import MAX_PAYLOAD_BYTES, Payload, as_payloads
 from audit.canonical import dumps_checked
 from audit.entropy import random_bytes
 from audit.errors import AuditError
+from audit.form import DecisionForm
 from audit.keys import Keyring
+from audit.mac import Mac
 from audit.notary import Receipt
-from audit.record import Decision, Event, Gap, commitment, decimal, new_id, now_us
+from audit.record import Event, Gap, decimal, new_id, now_us
 from audit.sample import Sampler, Selection
 from runners.batch import Answer
 from runners.fleet import Slot
-from runners.manifest import Manifest
-from runners.tensor import Array, Batch, pack
+from runners.tensor import Batch, pack
 
+from .labels import Labels, read_labels
 from .protected import count_groups
 from .router import Choice
 
 if TYPE_CHECKING:
     from .dataplane import Request
 
-__all__ = ["Appender", "Recorder", "Taken"]
+__all__ = ["Appender", "Recorded", "Recorder", "Taken"]
+
+_KEPT_FORMS = 1024
+_ON_DEMAND = Selection("on_demand", "1", selected=True)
 
 
 class Appender(Protocol):
@@ -48,6 +51,11 @@ class Appender(Protocol):
         self, event: Event, *, payloads: Mapping[str, bytes] = ..., subject: str | None = None
     ) -> Receipt:
         """Return once the record is as durable as configured."""
+
+    def append_encoded(
+        self, event_id: str, data: bytes, *, payloads: tuple[Payload, ...] = ...
+    ) -> Awaitable[Receipt]:
+        """As `append`, for the bytes of an event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +71,20 @@ class Taken:
     inferred_ns: int
 
 
-class _Labels(NamedTuple):
-    all: list[str]
-    score: float | None
+class Recorded(NamedTuple):
+    """A decision as it goes into the log.
+
+    Attributes:
+        id: the decision's.
+        unit_ref: whom it was about, keyed.
+        data: the entry's bytes.
+        payloads: input and output, where they are kept.
+    """
+
+    id: str
+    unit_ref: str
+    data: bytes
+    payloads: tuple[Payload, ...]
 
 
 class Recorder:
@@ -82,119 +101,133 @@ class Recorder:
         self.instance = os.urandom(4).hex()
         self.seq = 0
         self.recorded = 0
+        self._forms: dict[Hashable, DecisionForm] = {}
         self._lost: list[int] = []
         self._settling: set[asyncio.Task[None]] = set()
 
-    async def record(self, taken: Taken) -> tuple[Decision, Receipt]:
+    async def record(self, taken: Taken) -> tuple[Recorded, Receipt]:
         """Append the decision; returns after it is as durable as configured.
 
         Raises:
             AuditError: it was not recorded, so the answer must not leave.
         """
-        labels = _labels(taken)
+        labels = read_labels(taken.slot.manifest, taken.answer.outputs, taken.rows)
         if self._lost:
             await self._explain_gaps()
         self.seq += 1
         seq = self.seq
         try:
-            event, payloads = self._build(taken, labels, seq)
-            receipt = await self._appender.append(event, payloads=payloads, subject=event.unit_ref)
+            written = self._write(taken, labels, seq)
+            receipt = await self._append(written)
         except Exception:  # re-raised: whatever it was, this number has no record
             self._lost.append(seq)
             raise
         except asyncio.CancelledError:
             # The caller went away while the record was on its way: somebody must learn whether it
             # arrived, or its number would be a hole that nothing explains.
-            settling = asyncio.create_task(self._settle(event, payloads))
+            settling = asyncio.create_task(self._settle(written, seq))
             self._settling.add(settling)
             settling.add_done_callback(self._settling.discard)
             raise
         self.recorded += 1
-        return event, receipt
+        return written, receipt
 
-    async def _settle(self, event: Decision, payloads: Mapping[str, bytes]) -> None:
+    def _append(self, written: Recorded) -> Awaitable[Receipt]:
+        return self._appender.append_encoded(written.id, written.data, payloads=written.payloads)
+
+    async def _settle(self, written: Recorded, seq: int) -> None:
         """Ask for the same record again: an id that the log holds makes no second one."""
         try:
-            await self._appender.append(event, payloads=payloads, subject=event.unit_ref)
+            await self._append(written)
         except AuditError:
-            self._lost.append(event.seq)
+            self._lost.append(seq)
         else:
             self.recorded += 1
 
-    def _build(
-        self, taken: Taken, labels: _Labels | None, seq: int
-    ) -> tuple[Decision, dict[str, bytes]]:
-        request, choice, manifest = taken.request, taken.choice, taken.slot.manifest
-        assignment = choice.assignment
-        decision_id, now, nonce = new_id(), now_us(), random_bytes(16)
-        packed = {"input": pack(taken.batch), "output": pack(taken.answer.outputs)}
-        counts = _counts(labels.all) if labels else {}
-        score = labels.score if labels else None
-        threshold = manifest.threshold
-        selection = self._select(decision_id, score, threshold, taken)
-        groups = count_groups(
-            manifest, taken.batch, request.attributes, labels.all if labels else []
-        )
+    def _write(self, taken: Taken, labels: Labels, seq: int) -> Recorded:
+        request, choice, answer = taken.request, taken.choice, taken.answer
+        manifest = taken.slot.manifest
+        decision_id, time_us, nonce = new_id(), now_us(), random_bytes(16)
+        packed_in, packed_out = pack(taken.batch), pack(answer.outputs)
+        commit = Mac(nonce).digest
+        selection = _ON_DEMAND
+        if not request.on_demand:
+            threshold = float(manifest.threshold) if manifest.threshold else None
+            selection = self._sampler.select(
+                decision_id, score=labels.score, threshold=threshold, rows=taken.rows
+            )
+        groups = count_groups(manifest, taken.batch, request.attributes, labels.all)
         secret = dumps_checked({"groups": groups, "nonce": nonce.hex()})  # of our own making
-        one = labels is not None and taken.rows == 1
-        event = Decision(
+        unit_ref = self._keyring.unit_ref(request.unit or request.request_id or decision_id)
+        assignment, trace, score = choice.assignment, request.trace, labels.score
+        data = self._form(taken).write(
             id=decision_id,
-            time_us=now,
-            instance=self.instance,
+            time_us=time_us,
             seq=seq,
+            slot=assignment.slot if assignment else None,
+            unit_ref=unit_ref,
+            input_commitment=commit(packed_in).hex(),
+            output_commitment=commit(packed_out).hex(),
+            sealed=self._keyring.seal(secret, decision_id),
+            rows=taken.rows,
+            labels=labels.all,
+            score=decimal(score) if score is not None and taken.rows == 1 else None,
+            selection=selection,
+            trace_id=trace.trace_id,
+            span_id=trace.span_id,
+            queue_us=round(answer.queue_s * 1e6),
+            infer_us=round(answer.infer_s * 1e6),
+            total_us=(taken.inferred_ns - request.started_ns) // 1000,
+        )
+        payloads: tuple[Payload, ...] = ()
+        # The explainer skips a decision without payloads.
+        if selection.selected and max(len(packed_in), len(packed_out)) <= MAX_PAYLOAD_BYTES:
+            kept = {"input": packed_in, "output": packed_out}
+            payloads = as_payloads(decision_id, kept, unit_ref)
+        return Recorded(decision_id, unit_ref, data, payloads)
+
+    def _form(self, taken: Taken) -> DecisionForm:
+        """The form of all decisions that agree with this one in what a form shares."""
+        request, choice, slot = taken.request, taken.choice, taken.slot
+        assignment, digest, route = choice.assignment, slot.manifest.digest, request.model
+        key = (
+            request.origin,
+            request.unit_source,
+            route,
+            digest,
+            slot.device,
+            slot.runtime,
+            choice.reason,
+            choice.arm,
+            assignment and (assignment[:3], assignment[4:]),  # all but its slot
+        )
+        form = self._forms.get(key)
+        if form is not None:
+            return form
+        if len(self._forms) >= _KEPT_FORMS:
+            self._forms.clear()
+        manifest = slot.manifest
+        form = self._forms[key] = DecisionForm(
+            instance=self.instance,
             origin=request.origin,
-            route=request.model,
-            unit_ref=self._keyring.unit_ref(request.unit or request.request_id or decision_id),
+            route=route,
             unit_source=request.unit_source,
             experiment=assignment.experiment if assignment else None,
             experiment_version=assignment.experiment_version if assignment else None,
             epoch=assignment.epoch if assignment else 0,
-            slot=assignment.slot if assignment else None,
             arm_assigned=assignment.arm if assignment else None,
             arm_served=choice.arm,
             propensity=assignment.propensity if assignment else None,
             reason=choice.reason,
             model=manifest.name,
             version=manifest.version,
-            digest=manifest.digest,
-            runtime=taken.slot.runtime,
-            device=taken.slot.device,
-            input_commitment=commitment(nonce, packed["input"]),
-            output_commitment=commitment(nonce, packed["output"]),
-            sealed=self._keyring.seal(secret, decision_id),
-            rows=taken.rows,
-            label_counts=counts,
-            label=labels.all[0] if one and labels else None,
-            score=decimal(score) if one and score is not None else None,
-            threshold=threshold,
-            sampling={
-                "rule": selection.rule,
-                "probability": selection.probability,
-                "selected": selection.selected,
-            },
-            trace_id=f"{request.trace.trace_id:032x}",
-            span_id=f"{request.trace.span_id:016x}",
-            latency_us={
-                "queue": round(taken.answer.queue_s * 1e6),
-                "infer": round(taken.answer.infer_s * 1e6),
-                "total": (taken.inferred_ns - request.started_ns) // 1000,
-            },
+            digest=digest,
+            runtime=slot.runtime,
+            device=slot.device,
+            threshold=manifest.threshold,
             durability=self._durability,
         )
-        kept = selection.selected and all(len(p) <= MAX_PAYLOAD_BYTES for p in packed.values())
-        return event, packed if kept else {}  # the explainer skips a decision without payloads
-
-    def _select(
-        self, decision_id: str, score: float | None, threshold: str | None, taken: Taken
-    ) -> Selection:
-        if taken.request.on_demand:
-            return Selection("on_demand", "1", selected=True)
-        return self._sampler.select(
-            decision_id,
-            score=score,
-            threshold=float(threshold) if threshold else None,
-            rows=taken.rows,
-        )
+        return form
 
     async def _explain_gaps(self) -> None:
         """Record the numbers that refused answers used up, before any later answer.
@@ -236,47 +269,3 @@ class Recorder:
         with contextlib.suppress(AuditError):
             if self._lost:
                 await self._explain_gaps()
-
-
-def _labels(taken: Taken) -> _Labels | None:
-    """The label of each row, and the score of the first; None for a model without labels."""
-    manifest, outputs = taken.slot.manifest, taken.answer.outputs
-    found = outputs.get(manifest.label_output) if manifest.labels else None
-    if found is None or not found.size or found.size % taken.rows:
-        return None
-    places = found.reshape(taken.rows, -1)[:, 0].tolist()
-    if manifest.options:  # a registered model promises nothing about its labels
-        known = _places(manifest, places)
-        if known is None:
-            return None
-        places = known
-    return _Labels([manifest.labels[place] for place in places], _score(manifest, outputs, places))
-
-
-def _places(manifest: Manifest, found: list[Any]) -> list[int] | None:
-    """Where each answered label stands in `labels`; None when one of them is none of these."""
-    names = {name.encode(): place for place, name in enumerate(manifest.labels)}
-    places = [names.get(label, -1) if isinstance(label, bytes) else label for label in found]
-    held = range(len(manifest.labels))
-    return places if all(isinstance(p, int) and p in held for p in places) else None
-
-
-def _score(manifest: Manifest, outputs: Mapping[str, Array], places: list[int]) -> float | None:
-    """The first row's probability of the positive label, or of its own label without one."""
-    probabilities = outputs.get(manifest.score_output)
-    if probabilities is None:
-        return None
-    place = places[0]
-    if manifest.positive_label is not None and manifest.threshold is not None:
-        place = manifest.labels.index(manifest.positive_label)
-    if probabilities.ndim != 2 or probabilities.shape[1] <= place:
-        return None
-    score = float(probabilities[0, place])
-    return score if np.isfinite(score) else None
-
-
-def _counts(labels: list[str]) -> dict[str, int]:
-    counts: dict[str, Any] = dict.fromkeys(labels, 0)
-    for label in labels:
-        counts[label] += 1
-    return counts

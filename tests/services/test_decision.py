@@ -13,7 +13,7 @@ import pytest
 from audit.completeness import Completeness
 from audit.errors import LogUnavailable
 from audit.keys import Keyring
-from audit.record import Decision, Event, Gap
+from audit.record import Decision, Event, Gap, decode, encode
 from audit.sample import Rules, Sampler
 from audit.testing import MemoryNotary
 from runners.batch import Answer
@@ -72,11 +72,21 @@ def recorder(appender: object, keyring: Keyring, base: float = 0.0) -> Recorder:
     return Recorder(appender, keyring, sampler, durability="strict")
 
 
+async def one(writer: Recorder, given: Taken) -> Decision:
+    """Record one decision, and read it back from its bytes."""
+    written, _ = await writer.record(given)
+    event = decode(written.data)
+    assert isinstance(event, Decision)
+    assert encode(event) == written.data
+    assert (event.id, event.unit_ref) == (written.id, written.unit_ref)
+    return event
+
+
 async def test_a_record_commits_to_input_and_output_and_hides_both(keyring) -> None:
     notary = MemoryNotary()
     given = taken()
-    event, receipt = await recorder(notary, keyring).record(given)
-    assert receipt.index == 0
+    event = await one(recorder(notary, keyring), given)
+    assert notary.entries[0].event == event
     assert (event.label, event.label_counts, event.rows) == (">50K", {">50K": 1}, 1)
     assert event.score == "0.8"
     secret = orjson.loads(keyring.open(event.sealed, event.id))
@@ -89,7 +99,7 @@ async def test_a_record_commits_to_input_and_output_and_hides_both(keyring) -> N
 
 
 async def test_many_rows_are_counted_by_group_and_label(keyring) -> None:
-    event, _ = await recorder(MemoryNotary(), keyring).record(taken(101))
+    event = await one(recorder(MemoryNotary(), keyring), taken(101))
     assert event.label_counts == {">50K": 51, "<=50K": 50}
     assert (event.label, event.score) == (None, None)
     groups = orjson.loads(keyring.open(event.sealed, event.id))["groups"]
@@ -108,11 +118,11 @@ async def test_payloads_are_kept_for_selected_decisions_only(
     seen: list[int] = []
 
     class Watching(MemoryNotary):
-        async def append(self, event: Event, *, payloads=None, subject=None, durability=None):
-            seen.append(len(payloads or {}))
-            return await super().append(event, payloads=payloads or {}, subject=subject)
+        async def append_encoded(self, event_id, data, *, payloads=(), durability=None):
+            seen.append(len(payloads))
+            return await super().append_encoded(event_id, data, payloads=payloads)
 
-    event, _ = await recorder(Watching(), keyring, base).record(taken(on_demand=on_demand))
+    event = await one(recorder(Watching(), keyring, base), taken(on_demand=on_demand))
     assert event.sampling["selected"] == bool(kept)
     assert seen == [kept]
 
@@ -126,13 +136,16 @@ class Failing:
         self.kept: list[Event] = []
         self.inner = MemoryNotary()
 
-    async def append(self, event: Event, *, payloads=None, subject=None):
+    async def append(self, event: Event):
+        return await self.append_encoded(event.id, encode(event))
+
+    async def append_encoded(self, event_id, data, *, payloads=()):
         self.turn += 1
         if self.turn in self.bad:
             await asyncio.sleep(0)
             raise LogUnavailable("full")
-        self.kept.append(event)
-        return await self.inner.append(event)
+        self.kept.append(decode(data))
+        return await self.inner.append_encoded(event_id, data)
 
 
 async def test_numbers_of_refused_answers_are_explained_before_the_next_answer(keyring) -> None:
@@ -141,8 +154,7 @@ async def test_numbers_of_refused_answers_are_explained_before_the_next_answer(k
     results = []
     for _ in range(6):
         try:
-            event, _ = await writer.record(taken())
-            results.append(event.seq)
+            results.append((await one(writer, taken())).seq)
         except LogUnavailable:
             results.append(None)
     assert results[0] == 1
@@ -181,11 +193,12 @@ class Waiting(MemoryNotary):
         self.gate = asyncio.Event()
         self.bad: set[int] = set()
 
-    async def append(self, event: Event, *, payloads=None, subject=None, durability=None):
+    async def append_encoded(self, event_id, data, *, payloads=(), durability=None):
         await self.gate.wait()
+        event = decode(data)
         if isinstance(event, Decision) and event.seq in self.bad:
             raise LogUnavailable("full")
-        return await super().append(event)
+        return await super().append_encoded(event_id, data)
 
 
 @pytest.mark.parametrize("refused", [set(), {2}, {2, 3}])
@@ -258,9 +271,7 @@ async def test_a_registered_model_may_answer_any_label(keyring, answered, label)
     outputs = {"class": answered, "p": np.array([0.5, 0.5])}
     slot = SimpleNamespace(manifest=REGISTERED, runtime="test", device="cpu")
     answer = Answer(outputs, 0.0, 0.0)
-    event, _ = await recorder(MemoryNotary(), keyring).record(
-        replace(base, slot=slot, answer=answer)
-    )
+    event = await one(recorder(MemoryNotary(), keyring), replace(base, slot=slot, answer=answer))
     assert event.label == label
     assert event.label_counts == ({} if label is None else {label: 1})
     assert event.score is None, "its scores are no table of rows and labels"
