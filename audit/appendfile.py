@@ -5,7 +5,7 @@ Rules:
 2. After any OSError the file is spoilt: the next append first mends it (reopens it, cuts it back
    to `size`, syncs, and has its tail checked) and only then writes. A failed fdatasync must not be
    repeated: Linux reports a lost write once, and then calls the pages clean.
-3. Room is reserved ahead: zeros are written and synced once per `reserve` bytes, so that the sync
+3. Room is reserved ahead: zeros are written and synced, `reserve` bytes at a time, so that the sync
    of an append need not make a new file size durable, which costs several times the data. A disk
    without room for that is used as it is. Closing cuts the rest of the room off; after a crash it
    stays, as zeros behind the end.
@@ -50,34 +50,40 @@ class AppendFile:
         self._check_tail = check_tail
         self._reserve = reserve
         self._room = size
+        self._begun = self._times_opened = 0
         self._fd: int | None = None
         self._reopen()
 
-    def append(self, data: bytes, on_written: Callable[[], None] | None = None) -> int:
-        """Write `data` at the end and make it durable; returns where it begins.
+    def ready(self, length: int) -> bool:
+        """Whether `begin` can take so many bytes without waiting for the disk."""
+        return self._fd is not None and self.size + length <= self._room
 
-        Args:
-            data: the piece.
-            on_written: called when the bytes are with the system but not yet on disk.
+    def begin(self, data: bytes) -> int:
+        """Write `data` at the end; returns the descriptor, whose sync makes it durable.
+
+        `commit` or `spoil` must follow, as the sync did or did not succeed.
 
         Raises:
             OSError: nothing was added; if the piece did reach the disk, the mend cuts it off.
         """
         fd = self._mended()
         if self._reserve and self.size + len(data) > self._room:
-            self._make_room(fd, self.size + len(data) + self._reserve)
+            start, end = max(self._room, self.size), self.size + len(data) + self._reserve
+            if self._fill(fd, start, end):
+                self._room = end
         try:
-            if on_written is None:
-                write_all(self._files, fd, data, self.size, durably=True)
-            else:
-                write_all(self._files, fd, data, self.size)
-                on_written()
-                self._files.fdatasync(fd)
+            write_all(self._files, fd, data, self.size)
         except OSError:
             self.spoil()
             raise
+        self._begun = len(data)
+        return fd
+
+    def commit(self) -> int:
+        """Believe what `begin` wrote, now that it is durable; returns where it begins."""
         start = self.size
-        self.size += len(data)
+        self.size += self._begun
+        self._begun = 0
         return start
 
     @property
@@ -85,9 +91,14 @@ class AppendFile:
         """Whether the file ends where `size` says."""
         return self._fd is not None
 
+    @property
+    def begun(self) -> bool:
+        """Whether a piece is written and neither committed nor given up."""
+        return self._begun > 0
+
     def roll_back(self, size: int) -> None:
-        """Forget the durable bytes after `size`: the next append cuts them off first."""
-        if size != self.size:
+        """Forget the bytes after `size`: the next append cuts them off first."""
+        if size != self.size or self._begun:
             self.size = size
             self.spoil()
 
@@ -98,11 +109,13 @@ class AppendFile:
             OSError: the old or the new bytes are there; calling again is safe.
         """
         fd = self._mended()
-        write_all(self._files, fd, data, offset, durably=True)
+        write_all(self._files, fd, data, offset)
+        self._files.fdatasync(fd)
 
     def spoil(self) -> None:
         """Close the descriptor, so that the next use mends the file first."""
         fd, self._fd = self._fd, None
+        self._begun = 0
         if fd is not None:
             os.close(fd)
 
@@ -121,17 +134,38 @@ class AppendFile:
         """
         self._mended()
 
-    def _make_room(self, fd: int, end: int) -> None:
-        start = max(self._room, self.size)
+    def more_room(self) -> Callable[[], None] | None:
+        """What to run, in a thread, to have room ahead again; None while there is enough, or none.
+
+        Appends that are `ready` may go on meanwhile: they end where the new room begins. Others
+        must wait for it.
+        """
+        if self._fd is None or not 0 <= self._room - self.size < self._reserve // 2:
+            return None
+        # A descriptor of its own, since a fault may close the other one; and a fault may cut the
+        # file back meanwhile, after which the new zeros are no room, and harm no reader.
+        fd, start, times = os.dup(self._fd), self._room, self._times_opened
+
+        def fill() -> None:
+            try:
+                if self._times_opened == times and self._fill(fd, start, start + self._reserve):
+                    self._room = start + self._reserve
+            finally:
+                os.close(fd)
+
+        return fill
+
+    def _fill(self, fd: int, start: int, end: int) -> bool:
+        """Write zeros and sync; whether the disk took them. If not, the append will find out."""
         try:
             while start < end:
                 zeros = _ZEROS[: end - start]
                 write_all(self._files, fd, zeros, start)
+                self._files.fdatasync(fd)
                 start += len(zeros)
-            self._files.fdatasync(fd)
         except OSError:
-            return  # the append itself will find out whether the disk takes anything
-        self._room = end
+            return False
+        return True
 
     def _mended(self) -> int:
         return self._reopen() if self._fd is None else self._fd
@@ -150,4 +184,5 @@ class AppendFile:
             os.close(fd)
             raise
         self._fd, self._room = fd, self.size
+        self._times_opened += 1
         return fd

@@ -16,7 +16,7 @@ Read next: subjects.py (the slots), payloads.py (reading).
 
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from .errors import EntryTooLarge, LogDamaged, LogUnavailable
 from .files import FileLayer, make_directory, replace_file
 from .frames import Watermark
 from .keys import Keyring
+from .steps import Steps
 from .subjects import SubjectKeys
 
 _RESERVE_BYTES = 1 << 20
@@ -36,6 +37,7 @@ MAX_PAYLOAD_BYTES = 64 << 20
 SEGMENT_HEADER_BYTES = 16
 RECORD_MAGIC = b"\xf5BL\xfe"
 NONCE_BYTES = 12
+_OVERHEAD_BYTES = 256  # of a record beside its payload, names of ours counted
 _SEGMENT = struct.Struct(">8sI")
 _RECORD = struct.Struct(">4sIII")
 _CRC = struct.Struct(">I")
@@ -136,25 +138,40 @@ class Blobs:
         """How far the files have grown, durably."""
         return Watermark(self._number, self._file.size, self._subjects.count)
 
-    def append(self, payloads: Iterable[Payload]) -> Watermark:
-        """Encrypt and store, durably; returns how far the files have grown.
+    def ready(self, payloads: Sequence[Payload]) -> bool:
+        """Whether `steps` can take `payloads` without waiting for the disk but to sync."""
+        length = sum(len(payload.data) + _OVERHEAD_BYTES for payload in payloads)
+        return (
+            self._file.size < self._segment_bytes
+            and self._file.ready(length)
+            and self._subjects.ready(len(payloads))
+        )
+
+    def more_room(self) -> list[Callable[[], None] | None]:
+        """See AppendFile.more_room."""
+        return [self._file.more_room(), self._subjects.more_room()]
+
+    def steps(self, payloads: Sequence[Payload]) -> Steps[None]:
+        """Encrypt and store, durably; see steps.py.
 
         Raises:
             LogUnavailable: the disk refused; nothing that was acknowledged is affected.
         """
-        payloads = list(payloads)
-        if not payloads:
-            return self.watermark
+        before = self.watermark
         try:
-            # If we crash after either step: bytes that no leaf vouches for; recovery cuts them.
-            slots = self._subjects.ensure([payload.subject for payload in payloads])
+            # If we crash before the leaves follow: bytes that nothing vouches for, which recovery
+            # cuts off. So slots and records may be synced side by side.
+            slots, syncs = self._subjects.begin([payload.subject for payload in payloads])
             records = [self._record(p, s) for p, s in zip(payloads, slots, strict=True)]
             if self._file.size >= self._segment_bytes:
                 self._roll()
-            self._file.append(b"".join(records))
+            yield [*syncs, self._file.begin(b"".join(records))]
         except OSError as exc:
+            self._subjects.roll_back(before.subjects)
+            self._file.spoil()
             raise LogUnavailable(f"could not store payloads: {exc}") from exc
-        return self.watermark
+        self._subjects.commit()
+        self._file.commit()
 
     def roll_back(self, watermark: Watermark) -> None:
         """Forget what was appended after `watermark`: the leaves failed to follow."""

@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from .syncer import Done, Syncer
+
 
 class FileLayer(Protocol):
     """The system calls of the write path: the seam for fault injection."""
@@ -18,16 +20,12 @@ class FileLayer(Protocol):
         """Write at `offset`; the number of bytes written may be short, as pwrite's may."""
         ...
 
-    def write_durably(self, fd: int, data: bytes, offset: int) -> int:
-        """As `write`, and the bytes written are durable on return: `write` and `fdatasync` in one.
-
-        One call matters: each one gives up the interpreter lock, and a thread beside a busy event
-        loop may wait milliseconds to have it back.
-        """
-        ...
-
     def fdatasync(self, fd: int) -> None:
         """Make the file's data durable."""
+        ...
+
+    def fdatasync_soon(self, syncer: Syncer, fd: int, done: Done) -> None:
+        """As `fdatasync`, without waiting; `done` is told the error, or None."""
         ...
 
     def truncate(self, fd: int, size: int) -> None:
@@ -42,30 +40,27 @@ class OsFiles:
         """See FileLayer."""
         return os.pwrite(fd, data, offset)
 
-    def write_durably(self, fd: int, data: bytes, offset: int) -> int:
-        """See FileLayer."""
-        return os.pwritev(fd, [data], offset, os.RWF_DSYNC)
-
     def fdatasync(self, fd: int) -> None:
         """See FileLayer."""
         os.fdatasync(fd)
+
+    def fdatasync_soon(self, syncer: Syncer, fd: int, done: Done) -> None:
+        """See FileLayer."""
+        syncer.fdatasync(fd, done)
 
     def truncate(self, fd: int, size: int) -> None:
         """See FileLayer."""
         os.ftruncate(fd, size)
 
 
-def write_all(
-    files: FileLayer, fd: int, data: bytes, offset: int, *, durably: bool = False
-) -> None:
+def write_all(files: FileLayer, fd: int, data: bytes, offset: int) -> None:
     """Write every byte of `data` at `offset`, going on after short writes.
 
     Raises:
         OSError: the system refused; some bytes may have been written.
     """
-    write = files.write_durably if durably else files.write
     while data:
-        written = write(fd, data, offset)
+        written = files.write(fd, data, offset)
         if written <= 0:
             raise OSError(errno.EIO, "the system wrote no bytes and gave no reason")
         data, offset = data[written:], offset + written

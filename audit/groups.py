@@ -1,38 +1,40 @@
-"""The notary's writing thread: takes what has queued, writes it as one group, goes on.
+"""The notary's writing: takes what has queued, writes it as one group, goes on.
 
-Rule 1: natural batching: what queued while one group was written is the next. `put` and the two
-callbacks belong to the event loop's thread; everything between happens in one other thread, and
-each group comes back in one loop callback. The queue is C's own: handing over an append wakes the
-thread only if it rests.
-Rule 2: in a crowd, a fast disk would make groups of two or three, and a group costs the processor
-more than a record. So while many callers are on their way to an append (`expected`), the thread
-gives them up to three milliseconds to come. A few callers never wait. Before a "bounded" append,
-for which nobody waits, it always lingers for a moment.
-Rule 3: the thread never dies of a failure: the group's appenders learn of it, and the next group is
-tried.
-Rule 4: an append that was acknowledged before it was written ("bounded") is never given up: when
+Rule 1: natural batching: what queued while one group was made durable is the next. All of it runs
+on the event loop, in steps that wait for nothing; only syncing takes time, and the kernel does that
+(syncer.py). So no thread and no lock stands between a record and its acknowledgement.
+Rule 2: whatever would wait goes to one thread: a group for which no room is ready, a large one, one
+after a fault, every one where the kernel cannot sync by itself; and having room ready.
+Rule 3: in a crowd, a fast disk would make groups of two or three, and a group costs the processor
+more than a record. So while many callers are on their way to an append (`expected`), they get a
+few turns of the loop to come. Nobody waits for a "bounded" append, so before it there is a pause.
+Rule 4: a group that fails tells its appenders, and the next group is tried.
+Rule 5: an append that was acknowledged before it was written ("bounded") is never given up: when
 its group fails, it stands first in the next one.
 Read next: log.py (what a group is), notary.py (who waits).
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
-from threading import Thread
+from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import AuditError, LogUnavailable
 from .log import Log, Record
 from .receipts import Durability, Receipt
+from .steps import Steps
+from .syncer import Syncer, open_syncer
 
 _GROUP_ENTRIES = 1024
 _GROUP_BYTES = 4 << 20
+_AT_ONCE_BYTES = 1 << 18
 _AGAIN_S = 0.2
 _CROWD = 8
-_STEP_S = 0.0005
-_PATIENCE = 6
+_TURNS = 3
 _LINGER_S = 0.005
 _T = TypeVar("_T")
 
@@ -58,25 +60,28 @@ class _Task:
 
     def __init__(self, work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
         self.work, self.future = work, future
+        self.retried = False
 
 
 class GroupWriter:
     """Writes pending appends to a log in groups.
 
     Args:
-        loop: where appends come from.
+        loop: where all of it runs.
         log: where they go; nobody else may append to it.
-        resolve: called on the loop with stored appends and their leaf indexes.
-        reject: called on the loop with the appends of a failed group, and the error.
+        directory: where it lies.
+        resolve: called with stored appends and their leaf indexes.
+        reject: called with the appends of a failed group, and the error.
 
     Attributes:
-        expected: how many callers are on their way, those that have come included; any thread.
+        expected: how many callers are on their way, those that have come included.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         log: Log,
+        directory: Path,
         resolve: Callable[[list[tuple[int, Pending]]], None],
         reject: Callable[[list[Pending], AuditError], None],
     ) -> None:
@@ -85,30 +90,45 @@ class GroupWriter:
         self._resolve = resolve
         self._reject = reject
         self.expected: Callable[[], int] = lambda: 0
-        self._queue: SimpleQueue[Pending | _Task | None] = SimpleQueue()
+        self._queue: deque[Pending | _Task] = deque()
         self._again: list[Pending] = []
-        self._oldest: float | None = None
-        self._thread = Thread(target=self._run, name="audit-writer", daemon=True)
-        self._thread.start()
+        self._group: list[Pending] = []
+        self._busy = False
+        self._turn: asyncio.Handle | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._turns = 0
+        self._filling = 0
+        self._syncer = open_syncer(loop, directory / "lock")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit-writer")
 
     @property
     def waiting(self) -> int:
         """How many appends no group has taken yet."""
-        return self._queue.qsize()
+        return len(self._queue)
 
     def behind(self) -> float:
-        """For how long, in seconds, the oldest append that the thread took is not yet stored."""
-        oldest = self._oldest
-        return 0.0 if oldest is None else time.monotonic() - oldest
+        """For how long, in seconds, the oldest append that a group took is not yet stored."""
+        oldest = self._group or self._again
+        return time.monotonic() - oldest[0].since if oldest else 0.0
 
     def put(self, pending: Pending) -> None:
-        """Queue an append, waking the thread if it rests."""
-        self._queue.put(pending)
+        """Queue an append."""
+        self._queue.append(pending)
+        if self._busy or self._turn is not None:
+            return
+        if pending.future is not None:  # somebody waits
+            self._turns = _TURNS
+            self._turn = self._loop.call_soon(self._begin)
+        elif self._pause is None:
+            self._pause = self._loop.call_later(_LINGER_S, self._begin)
 
     async def run(self, work: Callable[[], _T]) -> _T:
         """Run something else in the thread, after what was queued before it."""
         future: asyncio.Future[_T] = self._loop.create_future()
-        self._queue.put(_Task(work, future))
+        self._queue.append(_Task(work, future))
+        if not self._busy:
+            self._turns = 0
+            self._begin()
         return await future
 
     async def drain(self) -> int:
@@ -117,88 +137,158 @@ class GroupWriter:
 
     def shutdown(self) -> None:
         """End the thread."""
-        self._queue.put(None)
-        self._thread.join()
+        self._stop_waiting()
+        if self._syncer is not None:
+            self._syncer.close()
+        self._thread.shutdown()
 
-    # --- in the thread ----------------------------------------------------------------------
+    # --- one group ----------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while True:
-            try:
-                item = self._queue.get(timeout=_AGAIN_S if self._again else None)
-            except Empty:
-                self._write_group([])  # only what failed before
-                continue
-            if isinstance(item, Pending):
-                item = self._write_what_queued(item)
-            if item is None:
+    def _begin(self) -> None:
+        """Begin the next group or task, unless more appends are worth a turn of the loop."""
+        self._stop_waiting()
+        if not self._queue and not self._again:
+            return
+        if self._turns and len(self._queue) < _GROUP_ENTRIES:
+            expected = self.expected()
+            if expected >= _CROWD and len(self._queue) < expected // 2:
+                self._turns -= 1
+                self._turn = self._loop.call_soon(self._begin)
                 return
-            if isinstance(item, _Task):
-                self._do(item)
+        self._busy = True
+        first = self._queue[0] if self._queue else None
+        if isinstance(first, _Task) and (first.retried or not self._again):
+            self._queue.popleft()
+            self._do(first)
+            return
+        if isinstance(first, _Task):
+            first.retried = True  # what failed before is tried once more, and then it is its turn
+        self._write(self._take())
 
-    def _write_what_queued(self, first: Pending) -> Pending | _Task | None:
-        """Write `first` and what queued behind it; the next thing that is no append, or `first`."""
-        if first.durability == "bounded" and not self._again:
-            time.sleep(_LINGER_S)  # nobody waits for it, and a group costs more than a record
-        group, size, patience = [first], _size(first), _PATIENCE
-        while len(group) < _GROUP_ENTRIES and size < _GROUP_BYTES:
-            try:
-                item = self._queue.get_nowait()
-            except Empty:
-                expected = self.expected()
-                if patience and expected >= _CROWD and len(group) < expected // 2:
-                    patience -= 1
-                    time.sleep(_STEP_S)
-                    continue
-                break
+    def _stop_waiting(self) -> None:
+        for handle in (self._turn, self._pause):
+            if handle is not None:
+                handle.cancel()
+        self._turn = self._pause = None
+
+    def _take(self) -> list[Pending]:
+        """What failed before, and what queued, up to the next task."""
+        group, size, queue = self._again, 0, self._queue
+        self._again = []
+        while queue and len(group) < _GROUP_ENTRIES and size < _GROUP_BYTES:
+            item = queue[0]
             if not isinstance(item, Pending):
-                self._write_group(group)
-                return item
+                break
+            queue.popleft()
             group.append(item)
             size += _size(item)
-        self._write_group(group)
-        return first
+        return group
+
+    def _write(self, group: list[Pending]) -> None:
+        self._group = group
+        records = [pending.record for pending in group]
+        on_written = None
+        if any(pending.durability == "async" for pending in group):
+            early = [(place, p) for place, p in enumerate(group) if p.durability == "async"]
+
+            def on_written(first: int) -> None:
+                placed = [(first + place, pending) for place, pending in early]
+                self._loop.call_soon_threadsafe(self._resolve, placed)
+
+        steps = self._log.steps(records, on_written)
+        small = sum(map(_size, group)) <= _AT_ONCE_BYTES
+        if self._syncer is not None and small and self._log.ready(records):
+            self._advance(steps, self._syncer)
+        else:
+            self._in_thread(lambda: self._log.finish(steps), self._wrote)
+
+    def _advance(self, steps: Steps[int], syncer: Syncer) -> None:
+        """Go on with a group, on the loop, to its next sync or its end."""
+        try:
+            syncs = next(steps)
+        except StopIteration as done:
+            self._wrote(done.value, None)
+        except Exception as error:  # noqa: BLE001 - the appenders learn of it
+            self._wrote(None, error)
+        else:
+            self._sync(steps, syncs, syncer)
+
+    def _sync(self, steps: Steps[int], syncs: list[int], syncer: Syncer) -> None:
+        """Have files synced side by side; the last one to end goes on with the group."""
+        left, failed = len(syncs), None
+
+        def told(error: OSError | None) -> None:
+            nonlocal left, failed
+            left, failed = left - 1, failed or error
+            if left:
+                return
+            if failed is None:
+                self._advance(steps, syncer)
+            else:  # mending may wait for the disk
+                self._in_thread(lambda: self._log.finish(steps, failed), self._wrote)
+
+        for fd in syncs:
+            try:
+                self._log.start_sync(syncer, fd, told)
+            except OSError as error:
+                self._loop.call_soon(told, error)
+
+    def _wrote(self, first: int | None, error: BaseException | None) -> None:
+        """The end of a group: whoever waits learns of it."""
+        group, self._group = self._group, []
+        if first is None:
+            if not isinstance(error, AuditError):
+                error = LogUnavailable(f"could not store records: {error!r}")
+            self._again = [pending for pending in group if pending.durability == "bounded"]
+            refused = [pending for pending in group if pending.durability != "bounded"]
+            self._reject(refused, error)
+        else:
+            self._resolve([(first + n, p) for n, p in enumerate(group) if p.durability != "async"])
+        self._have_room()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._busy = False
+        if self._queue:
+            self._turns = _TURNS
+            self._turn = self._loop.call_soon(self._begin)
+        elif self._again:
+            self._turns = 0
+            self._pause = self._loop.call_later(_AGAIN_S, self._begin)
+
+    # --- the thread ---------------------------------------------------------------------------
 
     def _do(self, task: _Task) -> None:
-        if self._again:
-            self._write_group([])
-        try:
-            found = task.work()
-        except BaseException as error:  # noqa: BLE001  whoever asked learns of it
-            self._loop.call_soon_threadsafe(_settle, task.future, None, error)
-        else:
-            self._loop.call_soon_threadsafe(_settle, task.future, found, None)
+        def done(found: object, error: BaseException | None) -> None:
+            _settle(task.future, found, error)
+            self._go_on()
 
-    def _write_group(self, fresh: list[Pending]) -> None:
-        group = self._again + fresh if self._again else fresh
-        if not group:
+        self._in_thread(task.work, done)
+
+    def _have_room(self) -> None:
+        if self._filling:
             return
-        self._oldest = group[0].since
-        early = [(place, p) for place, p in enumerate(group) if p.durability == "async"]
-        rest = [(place, p) for place, p in enumerate(group) if p.durability != "async"]
+        for fill in self._log.more_room():
+            self._filling += 1
+            self._in_thread(fill, self._filled)
 
-        def acknowledge(first: int, some: list[tuple[int, Pending]]) -> None:
-            placed = [(first + place, pending) for place, pending in some]
-            self._loop.call_soon_threadsafe(self._resolve, placed)
+    def _filled(self, _: object, __: BaseException | None) -> None:
+        self._filling -= 1
 
-        on_written = (lambda first: acknowledge(first, early)) if early else None
-        try:
-            first = self._log.append([p.record for p in group], on_written)
-        except AuditError as error:
-            self._fail(group, error)
-        except Exception as error:  # noqa: BLE001 - the thread must live; the appenders learn of it
-            self._fail(group, LogUnavailable(f"could not store records: {error!r}"))
-        else:
-            self._again, self._oldest = [], None
-            if rest:
-                acknowledge(first, rest)
+    def _in_thread(
+        self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        """Run `work` in the thread, and `done` with its result or its error on the loop."""
 
-    def _fail(self, group: list[Pending], error: AuditError) -> None:
-        self._again = [pending for pending in group if pending.durability == "bounded"]
-        if not self._again:
-            self._oldest = None
-        refused = [pending for pending in group if pending.durability != "bounded"]
-        self._loop.call_soon_threadsafe(self._reject, refused, error)
+        def run() -> None:
+            try:
+                found = work()
+            except BaseException as error:  # noqa: BLE001  whoever asked learns of it
+                self._loop.call_soon_threadsafe(done, None, error)
+            else:
+                self._loop.call_soon_threadsafe(done, found, None)
+
+        self._thread.submit(run)
 
 
 def _size(pending: Pending) -> int:
@@ -207,7 +297,7 @@ def _size(pending: Pending) -> int:
 
 
 def _settle(future: asyncio.Future[Any], found: object, error: BaseException | None) -> None:
-    """On the loop: hand a task's result to whoever still waits for it."""
+    """Hand a task's result to whoever still waits for it."""
     if future.done():
         return
     if error is None:

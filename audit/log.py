@@ -7,8 +7,8 @@
     <log>/tile/         derived: the tree (tiles.py)
     <log>/checkpoint    derived: the signed tree head (note.py)
 
-Rule: synchronous, and knows no event loop. `append` belongs to one thread and `publish` to one
-thread; the two may run at once. Opening is recovery; there is no other way to open.
+Rule: knows no event loop. One group is appended at a time, and one thread publishes; the two may
+run at once. Opening is recovery; there is no other way to open.
 Read next: notary.py.
 """
 
@@ -27,6 +27,8 @@ from .keys import Keyring
 from .marker import Position
 from .note import Checkpoint
 from .publish import Publisher, load_checkpoint
+from .steps import Steps, drive
+from .syncer import Done, Syncer
 from .wal import SEGMENT_BYTES, Wal
 
 
@@ -45,8 +47,11 @@ class Log:
         recovered: what opening found and did.
     """
 
-    def __init__(self, lock: int, wal: Wal, blobs: Blobs, publisher: Publisher) -> None:
+    def __init__(
+        self, lock: int, files: FileLayer, wal: Wal, blobs: Blobs, publisher: Publisher
+    ) -> None:
         self._lock = lock
+        self._files = files
         self._wal = wal
         self._blobs = blobs
         self._publisher = publisher
@@ -93,7 +98,7 @@ class Log:
             undo.callback(wal.close)
             blobs = Blobs(directory, keyring, wal.watermark, files)
             undo.callback(blobs.close)
-            log = cls(lock, wal, blobs, Publisher(directory, signer, signed))
+            log = cls(lock, files, wal, blobs, Publisher(directory, signer, signed))
             log.publish()
             undo.pop_all()
         log.recovered = replace(
@@ -119,16 +124,54 @@ class Log:
     def append(
         self, records: Sequence[Record], on_written: Callable[[int], None] | None = None
     ) -> int:
+        """Go through `steps`, syncing where it pauses; returns the index of the first leaf.
+
+        Raises:
+            LogUnavailable, LogDamaged: see `steps`.
+        """
+        return self.finish(self.steps(records, on_written))
+
+    def ready(self, records: Sequence[Record]) -> bool:
+        """Whether `steps` can take `records` without waiting for the disk but to sync."""
+        payloads = [payload for record in records for payload in record.payloads]
+        return self._wal.ready([record.data for record in records]) and (
+            not payloads or self._blobs.ready(payloads)
+        )
+
+    def more_room(self) -> list[Callable[[], None]]:
+        """What to run, in any thread, so that `ready` stays true; see AppendFile.more_room."""
+        return [fill for fill in (self._wal.more_room(), *self._blobs.more_room()) if fill]
+
+    def start_sync(self, syncer: Syncer, fd: int, done: Done) -> None:
+        """Sync one of the files that `steps` named, without waiting."""
+        self._files.fdatasync_soon(syncer, fd, done)
+
+    def finish(self, steps: Steps[int], error: OSError | None = None) -> int:
+        """See steps.drive."""
+        return drive(steps, self._files, error)
+
+    def steps(
+        self, records: Sequence[Record], on_written: Callable[[int], None] | None = None
+    ) -> Steps[int]:
         """Make a group durable, payloads before leaves; returns the index of its first leaf.
+
+        Pauses where files must be synced (steps.py). One group at a time.
+
+        Args:
+            records: one to many.
+            on_written: told that index when the leaves are with the system but not yet on disk.
 
         Raises:
             LogUnavailable: nothing was added; the same call may succeed later.
             LogDamaged: the disk does not return what it acknowledged.
         """
         before = self._blobs.watermark
-        watermark = self._blobs.append(p for record in records for p in record.payloads)
+        payloads = [payload for record in records for payload in record.payloads]
+        if payloads:
+            yield from self._blobs.steps(payloads)
+        entries = [record.data for record in records]
         try:
-            return self._wal.append([record.data for record in records], watermark, on_written)
+            return (yield from self._wal.steps(entries, self._blobs.watermark, on_written))
         except AuditError:
             # A frame that could not be cut off may come back after a crash, and then needs its
             # payloads; otherwise they are orphans.

@@ -79,7 +79,7 @@ class Notary:
         self._max_pending = max_pending
         self._bound_s = bound_s
         self._loop = asyncio.get_running_loop()
-        self._groups = GroupWriter(self._loop, log, self._resolve, self._reject)
+        self._groups = GroupWriter(self._loop, log, directory, self._resolve, self._reject)
         self._signer = ThreadPoolExecutor(1, thread_name_prefix="audit-signer")
         self._closed = False
         self._due = asyncio.Event()

@@ -9,10 +9,9 @@ place and durably; a subject that comes back gets a new slot, and its old payloa
 Read next: blobs.py (who uses the keys), payloads.py (reading them in another process).
 """
 
-import hmac
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from .appendfile import AppendFile
 from .errors import LogDamaged, PayloadDamaged
 from .files import FileLayer, replace_file
 from .keys import Keyring
+from .mac import Mac
 
 SLOT_BYTES = 128
 LIVE, DESTROYED = 1, 2
@@ -61,9 +61,9 @@ def parse_slot(raw: bytes) -> Slot | None:
     return Slot(state, subject, nonce, wrapped) if magic == _MAGIC else None
 
 
-def subject_digest(key: bytes, subject: str) -> bytes:
+def subject_digest(names: Mac, subject: str) -> bytes:
     """How a subject is named in a slot: keyed, so that the file tells nobody who is in it."""
-    return hmac.digest(key, subject.encode(), "sha256")
+    return names.digest(subject.encode())
 
 
 def unwrap(keyring: Keyring, slot: Slot) -> bytes:
@@ -85,7 +85,7 @@ class SubjectKeys:
     def __init__(self, directory: Path, keyring: Keyring, count: int, files: FileLayer) -> None:
         self._keyring = keyring
         self._wrapper = AESGCM(keyring.derived("wrap"))
-        self._name_key = keyring.derived("subject")
+        self._names = Mac(keyring.derived("subject"))
         self._slots: dict[bytes, list[int]] = {}
         self._keys: dict[int, bytes] = {}
         self._path = slots_path(directory)
@@ -99,23 +99,37 @@ class SubjectKeys:
         """How many slots are durable."""
         return self._file.size // SLOT_BYTES
 
-    def ensure(self, subjects: Sequence[str]) -> list[int]:
-        """A live slot for each subject, made durable where it is new.
+    def ready(self, subjects: int) -> bool:
+        """Whether `begin` can take so many without waiting for the disk."""
+        return self._file.ready(subjects * SLOT_BYTES)
+
+    def begin(self, subjects: Sequence[str]) -> tuple[list[int], list[int]]:
+        """A live slot for each subject, and the descriptors to sync for those that are new.
+
+        `commit` or `roll_back` must follow, as the sync did or did not succeed.
 
         Raises:
             OSError: nothing was added.
         """
-        digests = [subject_digest(self._name_key, subject) for subject in subjects]
+        digests = [subject_digest(self._names, subject) for subject in subjects]
         fresh = [d for d in dict.fromkeys(digests) if not self._slots.get(d)]
-        first = self.count
-        keys = [self._keyring.random(32) for _ in fresh]
+        syncs = []
         if fresh:
+            keys = [self._keyring.random(32) for _ in fresh]
             made = [self._wrap(d, key) for d, key in zip(fresh, keys, strict=True)]
-            self._file.append(b"".join(format_slot(slot) for slot in made))
-        for number, (digest, key) in enumerate(zip(fresh, keys, strict=True), start=first):
-            self._slots[digest] = [number]
-            self._remember(number, key)
-        return [self._slots[digest][-1] for digest in digests]
+            syncs.append(self._file.begin(b"".join(format_slot(slot) for slot in made)))
+            for number, (digest, key) in enumerate(zip(fresh, keys, strict=True), self.count):
+                self._slots[digest] = [number]
+                self._remember(number, key)
+        return [self._slots[digest][-1] for digest in digests], syncs
+
+    def more_room(self) -> Callable[[], None] | None:
+        """See AppendFile.more_room."""
+        return self._file.more_room()
+
+    def commit(self) -> None:
+        """Believe the slots that `begin` made."""
+        self._file.commit()
 
     def key(self, number: int) -> bytes:
         """The data key of a live slot."""
@@ -131,7 +145,7 @@ class SubjectKeys:
         Raises:
             OSError: call again.
         """
-        digest = subject_digest(self._name_key, subject)
+        digest = subject_digest(self._names, subject)
         numbers = self._slots.get(digest, [])
         dead = format_slot(Slot(DESTROYED, digest, bytes(12), bytes(48)))
         for number in numbers:
@@ -140,8 +154,8 @@ class SubjectKeys:
         return bool(self._slots.pop(digest, []))
 
     def roll_back(self, count: int) -> None:
-        """Forget slots from `count` on."""
-        if count < self.count:
+        """Forget slots from `count` on, those that were begun included."""
+        if count < self.count or self._file.begun:
             self._slots = {
                 digest: kept
                 for digest, numbers in self._slots.items()

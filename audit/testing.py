@@ -21,6 +21,7 @@ from .notary import Durability, Receipt
 from .note import VerifierKey
 from .reader import Entry
 from .record import decode, encode, subject_of
+from .syncer import Done, Syncer
 from .verify import Findings, verify_log
 
 Fault = Literal["not-stored", "stored", "short"]
@@ -47,7 +48,7 @@ class FaultyFiles(OsFiles):
         fault: what the next durable writes do, until set to None.
         error: the errno they fail with.
         truncate_fails: whether cutting a file back fails, too.
-        calls: how many durable writes were tried.
+        calls: how many syncs were tried.
     """
 
     def __init__(self) -> None:
@@ -74,18 +75,23 @@ class FaultyFiles(OsFiles):
             raise OSError(self.error, "injected: half of it was written")
         return super().write(fd, data, offset)
 
-    def write_durably(self, fd: int, data: bytes, offset: int) -> int:
-        """As `write`; "stored" fails after the bytes are on disk."""
-        self.calls += 1
-        written = self.write(fd, data, offset)
-        self.fdatasync(fd)
-        return written
-
     def fdatasync(self, fd: int) -> None:
         """Fail after the bytes are on disk, if that is the fault."""
+        self.calls += 1
         super().fdatasync(fd)
         if self.fault == "stored":
             raise OSError(self.error, "injected: the sync failed")
+
+    def fdatasync_soon(self, syncer: Syncer, fd: int, done: Done) -> None:
+        """As `fdatasync`; the fault counts that is there when the sync ends."""
+        self.calls += 1
+
+        def told(error: OSError | None) -> None:
+            if error is None and self.fault == "stored":
+                error = OSError(self.error, "injected: the sync failed")
+            done(error)
+
+        super().fdatasync_soon(syncer, fd, told)
 
     def truncate(self, fd: int, size: int) -> None:
         """Fail, if it is to."""

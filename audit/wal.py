@@ -38,6 +38,7 @@ from .frames import (
     segments,
 )
 from .marker import MarkerWriter, Position, recover_marker
+from .steps import Steps
 
 SEGMENT_BYTES = 64 << 20
 _RESERVE_BYTES = 1 << 20
@@ -124,13 +125,22 @@ class Wal:
             _create_segment(directory, 0)
         return cls(directory, _recover(directory, acknowledged), files, segment_bytes)
 
-    def append(
+    def ready(self, entries: Sequence[bytes]) -> bool:
+        """Whether `steps` can take `entries` without waiting for the disk but to sync."""
+        length = FRAME_HEADER_BYTES + sum(len(entry) + 2 for entry in entries)
+        return self.position.offset < self._segment_bytes and self._file.ready(length)
+
+    def more_room(self) -> Callable[[], None] | None:
+        """See AppendFile.more_room."""
+        return self._file.more_room()
+
+    def steps(
         self,
         entries: Sequence[bytes],
         watermark: Watermark,
         on_written: Callable[[int], None] | None = None,
-    ) -> int:
-        """Make a group durable; returns the index of its first leaf.
+    ) -> Steps[int]:
+        """Make a group durable; returns the index of its first leaf. See steps.py.
 
         Args:
             entries: one to many entries, each at most 65,535 bytes.
@@ -146,13 +156,16 @@ class Wal:
         try:
             if self.position.offset >= self._segment_bytes:
                 self._roll()
-            told = None if on_written is None else lambda: on_written(first)
-            start = self._file.append(frame, told)
+            fd = self._file.begin(frame)
+            if on_written is not None:
+                on_written(first)
+            yield [fd]
         except OSError as exc:
+            self._file.spoil()
             self._mend_quietly()
             raise LogUnavailable(f"could not store {len(entries)} records: {exc}") from exc
         # If we crash here, the group is durable but unpublished: recovery publishes it.
-        self._last_frame = start
+        self._last_frame = self._file.commit()
         self.watermark = watermark
         self.position = Position(first + len(entries), self.position.segment, self._file.size)
         self._marker.write(self.position)

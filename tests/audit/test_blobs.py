@@ -6,6 +6,7 @@ from audit.files import OsFiles
 from audit.frames import Watermark
 from audit.keys import Keyring
 from audit.payloads import Payloads
+from audit.steps import drive
 from audit.subjects import SLOT_BYTES, Slot, format_slot, parse_slot
 from tests.audit.worlds import make_keyring
 
@@ -23,23 +24,29 @@ def opened(tmp_path, ring, watermark=None, **options):
     return Blobs(tmp_path, ring, watermark or Watermark(), OsFiles(), **options)
 
 
+def store(blobs, payloads):
+    """Store durably; how far the files have grown."""
+    drive(blobs.steps(payloads), OsFiles())
+    return blobs.watermark
+
+
 def test_payloads_come_back_by_id_and_name(tmp_path, ring):
     blobs = opened(tmp_path, ring)
-    blobs.append([payload(1), payload(1, name="output"), payload(2, "bob")])
-    blobs.append([payload(3)])
+    store(blobs, [payload(1), payload(1, name="output"), payload(2, "bob")])
+    store(blobs, [payload(3)])
     reader = Payloads(tmp_path)
     assert reader.get(ring, "id-1", "input") == b"data 1"
     assert reader.get(ring, "id-1", "output") == b"data 1"
     assert reader.get(ring, "id-3", "input") == b"data 3"
     assert reader.get(ring, "id-3", "nothing") is None
-    blobs.append([payload(4)])
+    store(blobs, [payload(4)])
     assert reader.get(ring, "id-4", "input") == b"data 4"
     blobs.close()
 
 
 def test_nothing_readable_is_on_disk(tmp_path, ring):
     blobs = opened(tmp_path, ring)
-    blobs.append([Payload("id-1", "input", "alice@example.com", b"a very private sentence")])
+    store(blobs, [Payload("id-1", "input", "alice@example.com", b"a very private sentence")])
     blobs.close()
     raw = b"".join(path.read_bytes() for path in (tmp_path / "blobs").iterdir())
     assert b"private" not in raw
@@ -48,24 +55,24 @@ def test_nothing_readable_is_on_disk(tmp_path, ring):
 
 def test_subjects_share_no_key_and_one_subject_has_one(tmp_path, ring):
     blobs = opened(tmp_path, ring)
-    blobs.append([payload(1, "alice"), payload(2, "bob"), payload(3, "alice")])
-    assert blobs.append([payload(4, "bob")]).subjects == 2
+    store(blobs, [payload(1, "alice"), payload(2, "bob"), payload(3, "alice")])
+    assert store(blobs, [payload(4, "bob")]).subjects == 2
     blobs.close()
     again = opened(tmp_path, ring, blobs.watermark)
-    assert again.append([payload(5, "alice")]).subjects == 2
+    assert store(again, [payload(5, "alice")]).subjects == 2
     again.close()
 
 
 def test_a_destroyed_subject_is_unreadable_for_ever(tmp_path, ring):
     blobs = opened(tmp_path, ring)
-    mark = blobs.append([payload(1, "alice"), payload(2, "bob")])
+    mark = store(blobs, [payload(1, "alice"), payload(2, "bob")])
     before = (tmp_path / "blobs" / "subjects.keys").read_bytes()
     assert blobs.destroy("alice")
     blobs.close()
     after = (tmp_path / "blobs" / "subjects.keys").read_bytes()
     assert before[44:100] not in after
     blobs = opened(tmp_path, ring, mark)
-    blobs.append([payload(3, "alice")])
+    store(blobs, [payload(3, "alice")])
     blobs.close()
     reader = Payloads(tmp_path)
     assert reader.get(ring, "id-1", "input") is None
@@ -75,9 +82,9 @@ def test_a_destroyed_subject_is_unreadable_for_ever(tmp_path, ring):
 
 def test_what_no_leaf_vouches_for_is_cut_on_open(tmp_path, ring):
     blobs = opened(tmp_path, ring, segment_bytes=200)
-    mark = blobs.append([payload(1)])
+    mark = store(blobs, [payload(1)])
     for number in range(2, 9):
-        blobs.append([payload(number, f"subject {number}")])
+        store(blobs, [payload(number, f"subject {number}")])
     blobs.close()
     assert len(list((tmp_path / "blobs").glob("*.seg"))) > 1
     blobs = opened(tmp_path, ring, mark)
@@ -89,12 +96,12 @@ def test_what_no_leaf_vouches_for_is_cut_on_open(tmp_path, ring):
 
 def test_a_reader_that_saw_bytes_which_were_taken_back_looks_again(tmp_path, ring):
     blobs = opened(tmp_path, ring)
-    mark = blobs.append([payload(1)])
+    mark = store(blobs, [payload(1)])
     reader = Payloads(tmp_path)
-    blobs.append([payload(2), payload(3)])
+    store(blobs, [payload(2), payload(3)])
     assert reader.get(ring, "id-2", "input") == b"data 2"
     blobs.roll_back(mark)
-    blobs.append([payload(22), payload(3)])
+    store(blobs, [payload(22), payload(3)])
     assert reader.get(ring, "id-2", "input") is None
     assert reader.get(ring, "id-3", "input") == b"data 3"
     assert reader.get(ring, "id-22", "input") == b"data 22"
@@ -103,7 +110,7 @@ def test_a_reader_that_saw_bytes_which_were_taken_back_looks_again(tmp_path, rin
 
 def test_a_payload_file_shorter_than_the_log_says_is_refused(tmp_path, ring):
     blobs = opened(tmp_path, ring)
-    mark = blobs.append([payload(1)])
+    mark = store(blobs, [payload(1)])
     blobs.close()
     for name in ("00000000.seg", "subjects.keys"):
         path = tmp_path / "blobs" / name
@@ -116,7 +123,7 @@ def test_a_payload_file_shorter_than_the_log_says_is_refused(tmp_path, ring):
 
 def test_a_damaged_key_slot_is_refused(tmp_path, ring):
     blobs = opened(tmp_path, ring)
-    mark = blobs.append([payload(1)])
+    mark = store(blobs, [payload(1)])
     blobs.close()
     path = tmp_path / "blobs" / "subjects.keys"
     raw = bytearray(path.read_bytes())
@@ -130,7 +137,7 @@ def test_a_damaged_key_slot_is_refused(tmp_path, ring):
 
 def test_a_changed_payload_does_not_open(tmp_path, ring):
     blobs = opened(tmp_path, ring)
-    blobs.append([payload(1)])
+    store(blobs, [payload(1)])
     blobs.close()
     path = tmp_path / "blobs" / "00000000.seg"
     raw = bytearray(path.read_bytes())
@@ -142,7 +149,7 @@ def test_a_changed_payload_does_not_open(tmp_path, ring):
 
 def test_another_keyring_opens_nothing(tmp_path, ring):
     blobs = opened(tmp_path, ring)
-    blobs.append([payload(1)])
+    store(blobs, [payload(1)])
     blobs.close()
     other = Keyring.load_or_create(tmp_path / "other")
     with pytest.raises(PayloadDamaged):

@@ -44,19 +44,41 @@ async def test_many_tasks_append_and_each_finds_its_own_record(notary, tmp_path)
     assert len({receipt.index for receipt in receipts}) == 500
 
 
+class Watched(OsFiles):
+    """Notes what was written and what was durable, in order."""
+
+    def __init__(self):
+        self.events = []
+
+    def write(self, fd, data, offset):
+        self.events.append(("write", bytes(data)))
+        return super().write(fd, data, offset)
+
+    def fdatasync(self, fd):
+        super().fdatasync(fd)
+        self.events.append(("synced", fd))
+
+    def fdatasync_soon(self, syncer, fd, done):
+        def told(error):
+            self.events.append(("synced", fd))
+            done(error)
+
+        super().fdatasync_soon(syncer, fd, told)
+
+
 async def test_a_record_is_synced_before_its_append_returns(tmp_path, ring):
-    synced = []
-
-    class Watched(OsFiles):
-        def write_durably(self, fd, data, offset):
-            written = super().write_durably(fd, data, offset)
-            synced.append(bytes(data))
-            return written
-
-    notary = await Notary.open(tmp_path / "log", ring, origin=ORIGIN, files=Watched())
-    await notary.append(decision(1))
-    assert encode(decision(1)) in synced[-1]
-    assert LogReader(tmp_path / "log").size() == 1
+    files = Watched()
+    notary = await Notary.open(tmp_path / "log", ring, origin=ORIGIN, files=files)
+    for number in (1, 2, 3):  # the first makes room; the others go the way without a thread
+        await notary.append(decision(number))
+        written = [
+            place
+            for place, (what, data) in enumerate(files.events)
+            if what == "write" and encode(decision(number)) in data
+        ]
+        assert len(written) == 1
+        assert ("synced") in [what for what, _ in files.events[written[0] :]]
+        assert LogReader(tmp_path / "log").size() == number
     await notary.close()
 
 

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from audit.completeness import Completeness
+from audit.files import OsFiles
 from audit.frames import Frame, Watermark, format_frame, format_segment_header, scan
 from audit.keys import Keyring
 from audit.log import Log
@@ -14,6 +15,7 @@ from audit.marker import MARKER_NAME, Position, format_marker
 from audit.notary import Notary
 from audit.note import Checkpoint, Signer
 from audit.record import Gap, encode
+from audit.steps import drive
 from audit.verify import verify_log
 from tests.audit.worlds import (
     ORIGIN,
@@ -298,7 +300,7 @@ def test_an_earlier_checkpoint_that_nobody_signed_is_said_to_be_so(victim):
 def small_log(tmp_path, *entries):
     ring = make_keyring(tmp_path / "keys")
     log = Log.open(tmp_path / "log", ring, origin=ORIGIN)
-    log.append(records()) if not entries else log._wal.append(list(entries), Watermark(0, 16, 0))
+    drive(log._wal.steps(list(entries), Watermark(0, 16, 0)), OsFiles())
     log.publish()
     log.close()
     return verify_log(tmp_path / "log", ring.verifier_key(ORIGIN))
