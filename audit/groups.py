@@ -19,13 +19,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from .errors import AuditError, LogUnavailable
 from .log import Log, Record
-from .receipts import Durability, Receipt
+from .receipts import Durability, Told
 from .steps import Steps
 from .syncer import Syncer, open_syncer
 
@@ -39,20 +38,18 @@ _LINGER_S = 0.005
 _T = TypeVar("_T")
 
 
-@dataclass(slots=True, eq=False)
-class Pending:
+class Pending(NamedTuple):
     """An append under way.
 
     "strict" ones are acknowledged after the sync, "async" ones before it, and nobody waits for a
-    "bounded" one, whose `future` is None.
+    "bounded" one, whose `told` is None.
     """
 
     event_id: str
     record: Record
     leaf: bytes
     durability: Durability
-    future: asyncio.Future[Receipt] | None
-    since: float = field(default_factory=time.monotonic)
+    told: Told | None
 
 
 class _Task:
@@ -93,7 +90,8 @@ class GroupWriter:
         self._queue: deque[Pending | _Task] = deque()
         self._again: list[Pending] = []
         self._group: list[Pending] = []
-        self._busy = False
+        self._busy = self._retrying = False
+        self._since = 0.0
         self._turn: asyncio.Handle | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._turns = 0
@@ -108,15 +106,15 @@ class GroupWriter:
 
     def behind(self) -> float:
         """For how long, in seconds, the oldest append that a group took is not yet stored."""
-        oldest = self._group or self._again
-        return time.monotonic() - oldest[0].since if oldest else 0.0
+        under_way = self._group or self._again
+        return time.monotonic() - self._since if under_way else 0.0
 
     def put(self, pending: Pending) -> None:
         """Queue an append."""
         self._queue.append(pending)
         if self._busy or self._turn is not None:
             return
-        if pending.future is not None:  # somebody waits
+        if pending.told is not None:  # somebody waits
             self._turns = _TURNS
             self._turn = self._loop.call_soon(self._begin)
         elif self._pause is None:
@@ -174,7 +172,7 @@ class GroupWriter:
     def _take(self) -> list[Pending]:
         """What failed before, and what queued, up to the next task."""
         group, size, queue = self._again, 0, self._queue
-        self._again = []
+        self._again, self._retrying = [], bool(group)
         while queue and len(group) < _GROUP_ENTRIES and size < _GROUP_BYTES:
             item = queue[0]
             if not isinstance(item, Pending):
@@ -185,6 +183,8 @@ class GroupWriter:
         return group
 
     def _write(self, group: list[Pending]) -> None:
+        if not self._retrying:
+            self._since = time.monotonic()
         self._group = group
         records = [pending.record for pending in group]
         on_written = None

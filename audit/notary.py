@@ -47,6 +47,7 @@ from .receipts import (
     Durability,
     Receipt,
     RecentEvents,
+    Told,
     event_id_in,
 )
 from .record import encode, subject_of
@@ -86,7 +87,7 @@ class Notary:
         self._checkpoint_entries = 0
         self._publishing: asyncio.Task[None] | None = None
         self._recent = RecentEvents()
-        self._joined: dict[str, list[asyncio.Future[Receipt]]] = {}
+        self._joined: dict[str, list[Told]] = {}
         self.failure: str | None = None
         self.checkpoint_failure: str | None = None
 
@@ -212,27 +213,63 @@ class Notary:
         durability: Durability | None = None,
     ) -> Receipt:
         """As `append`, for bytes that `encode` made."""
+        future: asyncio.Future[Receipt] = self._loop.create_future()
+
+        def told(receipt: Receipt | None, error: AuditError | None) -> None:
+            if future.done():
+                return  # its caller gave up
+            if receipt is not None:
+                future.set_result(receipt)
+            elif error is not None:
+                future.set_exception(error)
+
+        self.submit(event_id, data, told, payloads=payloads, durability=durability)
+        return await future
+
+    def submit(
+        self,
+        event_id: str,
+        data: bytes,
+        told: Told,
+        *,
+        payloads: tuple[Payload, ...] = (),
+        durability: Durability | None = None,
+    ) -> None:
+        """As `append_encoded`, for callers without a task: `told` learns how it ended, once.
+
+        It may be told before this returns.
+        """
         leaf = leaf_hash(data)
-        known = self._recent.find(event_id, leaf)
-        if isinstance(known, Receipt):
-            return known
+        try:
+            known = self._recent.find(event_id, leaf)
+            if known is None:
+                self._refuse_more()
+        except AuditError as error:
+            told(None, error)
+            return
         if known is not None:
-            return await self._join(event_id)
+            if known[1] is not None:
+                told(known[1], None)
+            else:
+                self._joined.setdefault(event_id, []).append(told)
+            return
+        durability = durability or self._durability
+        record = Record(data, payloads)
+        if durability == "bounded" and self._groups.behind() < self._bound_s:
+            promise = Receipt(self._origin, PROMISED, leaf)
+            self._recent.put(event_id, leaf, promise)
+            self._groups.put(Pending(event_id, record, leaf, durability, None))
+            told(promise, None)
+            return
+        self._recent.put(event_id, leaf, None)
+        mode: Durability = "async" if durability == "async" else "strict"
+        self._groups.put(Pending(event_id, record, leaf, mode, told))
+
+    def _refuse_more(self) -> None:
         if self._closed:
             raise LogUnavailable("could not store a record: the notary is closed")
         if self._groups.waiting >= self._max_pending:
             raise LogOverloaded(f"could not store a record: {self._groups.waiting} are waiting")
-        durability = durability or self._durability
-        if durability == "bounded" and self._groups.behind() < self._bound_s:
-            promise = Receipt(self._origin, PROMISED, leaf)
-            self._recent.put(event_id, leaf, promise)
-            self._groups.put(Pending(event_id, Record(data, payloads), leaf, durability, None))
-            return promise
-        future: asyncio.Future[Receipt] = self._loop.create_future()
-        self._recent.put(event_id, leaf, future)
-        mode: Durability = "async" if durability == "async" else "strict"
-        self._groups.put(Pending(event_id, Record(data, payloads), leaf, mode, future))
-        return await future
 
     async def checkpoint(self) -> Checkpoint:
         """Sign everything durable now, rather than at the next interval.
@@ -269,16 +306,15 @@ class Notary:
         self._groups.shutdown()
         self._signer.shutdown()
 
-    async def _join(self, event_id: str) -> Receipt:
-        """Wait for an append that another task began, and may give up, without ending it."""
-        future: asyncio.Future[Receipt] = self._loop.create_future()
-        self._joined.setdefault(event_id, []).append(future)
-        return await future
-
-    def _waiting(self, pending: Pending) -> list[asyncio.Future[Receipt]]:
-        """Everyone who still waits for one append."""
-        waiting = [pending.future, *self._joined.pop(pending.event_id, ())]
-        return [future for future in waiting if future is not None and not future.done()]
+    def _tell(
+        self, pending: Pending, receipt: Receipt | None, error: AuditError | None = None
+    ) -> None:
+        """Tell everyone who waits for one append how it ended."""
+        if pending.told is not None:
+            pending.told(receipt, error)
+        if self._joined:
+            for told in self._joined.pop(pending.event_id, ()):
+                told(receipt, error)
 
     # --- on the loop ------------------------------------------------------------------------
 
@@ -286,8 +322,7 @@ class Notary:
         for index, pending in group:
             receipt = Receipt(self._origin, index, pending.leaf)
             self._recent.put(pending.event_id, pending.leaf, receipt)
-            for future in self._waiting(pending):
-                future.set_result(receipt)
+            self._tell(pending, receipt)
         self.failure = None
         if self.size - self._log.signed.size >= self._checkpoint_entries:
             self._due.set()
@@ -298,11 +333,9 @@ class Notary:
         self.failure = str(error)
         for pending in group:
             self._recent.forget(pending.event_id)
-            for future in self._waiting(pending):  # nobody, if it was acknowledged before the sync
-                refusal = LogUnavailable(str(error))
-                refusal.__cause__ = error
-                future.set_exception(refusal)
-                future.exception()  # nobody may be left to ask
+            refusal = LogUnavailable(str(error))
+            refusal.__cause__ = error
+            self._tell(pending, None, refusal)  # nobody, if it was acknowledged before the sync
 
     async def _publish_regularly(self, interval_s: float) -> None:
         while True:

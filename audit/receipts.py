@@ -6,11 +6,12 @@ Read next: notary.py.
 """
 
 import asyncio
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import orjson
 
-from .errors import EventConflict
+from .errors import AuditError, EventConflict, LogUnavailable
 
 Durability: TypeAlias = Literal["strict", "bounded", "async"]
 
@@ -37,27 +38,45 @@ class Receipt(NamedTuple):
         return f"{self.origin}#{self.index}"
 
 
+Told: TypeAlias = Callable[[Receipt | None, AuditError | None], None]
+"""Who is told how an append ended: with a receipt, or with an error."""
+
+
+def tell(append: Coroutine[Any, Any, Receipt], told: Told) -> None:
+    """Run an append in a task of its own, and tell how it ended."""
+
+    def ended(task: asyncio.Task[Receipt]) -> None:
+        if task.cancelled():
+            told(None, LogUnavailable("could not store a record: the append was given up"))
+        elif (error := task.exception()) is None:
+            told(task.result(), None)
+        elif isinstance(error, AuditError):
+            told(None, error)
+        else:
+            told(None, LogUnavailable(f"could not store a record: {error!r}"))
+
+    asyncio.ensure_future(append).add_done_callback(ended)
+
+
 class RecentEvents:
-    """The receipts of the last events, or the futures of those under way."""
+    """The receipts of the last events; None for those under way."""
 
     def __init__(self, limit: int = RECENT_EVENTS) -> None:
         self._limit = limit
-        self._known: dict[str, tuple[bytes, Receipt | asyncio.Future[Receipt]]] = {}
+        self._known: dict[str, tuple[bytes, Receipt | None]] = {}
 
-    def find(self, event_id: str, leaf: bytes) -> Receipt | asyncio.Future[Receipt] | None:
-        """What is known of an event; None if nothing.
+    def find(self, event_id: str, leaf: bytes) -> tuple[bytes, Receipt | None] | None:
+        """The leaf hash and the receipt of an event; None if nothing is known of it.
 
         Raises:
             EventConflict: its id was used for other content.
         """
         known = self._known.get(event_id)
-        if known is None:
-            return None
-        if known[0] != leaf:
+        if known is not None and known[0] != leaf:
             raise EventConflict(f"could not store event {event_id}: its id names other content")
-        return known[1]
+        return known
 
-    def put(self, event_id: str, leaf: bytes, receipt: Receipt | asyncio.Future[Receipt]) -> None:
+    def put(self, event_id: str, leaf: bytes, receipt: Receipt | None) -> None:
         """Remember an event, or that its receipt has come; the oldest is forgotten."""
         self._known[event_id] = (leaf, receipt)
         if len(self._known) > self._limit:

@@ -20,6 +20,7 @@ from .canonical import is_canonical
 from .errors import AuditError, EntryTooLarge, EventInvalid, LogUnavailable
 from .events import Event
 from .notary import Durability, Notary, Receipt
+from .receipts import Told, tell
 from .record import MAX_ENTRY_BYTES, decode, encode, subject_of
 from .wire import (
     APPEND,
@@ -181,6 +182,12 @@ class NotaryClient:
             raise EntryTooLarge(f"could not store {event_id}: its payloads have {len(body)} bytes")
         index, leaf = await self._call(body)
         return Receipt(self._origin or "", index, leaf)
+
+    def submit(
+        self, event_id: str, data: bytes, told: Told, *, payloads: tuple[Payload, ...] = ()
+    ) -> None:
+        """As `append_encoded`, for callers without a task; see Notary.submit."""
+        tell(self.append_encoded(event_id, data, payloads=payloads), told)
 
     async def close(self) -> None:
         """Hang up; appends still waiting fail with LogUnavailable."""

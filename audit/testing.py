@@ -20,6 +20,7 @@ from .merkle import leaf_hash
 from .notary import Durability, Receipt
 from .note import VerifierKey
 from .reader import Entry
+from .receipts import Told, tell
 from .record import decode, encode, subject_of
 from .syncer import Done, Syncer
 from .verify import Findings, verify_log
@@ -159,6 +160,12 @@ class MemoryNotary:
         if self.fault == "stored":
             raise LogUnavailable("injected: stored, but the acknowledgement was lost")
         return receipt
+
+    def submit(
+        self, event_id: str, data: bytes, told: Told, *, payloads: tuple[Payload, ...] = ()
+    ) -> None:
+        """As `append_encoded`, for callers without a task; see Notary.submit."""
+        tell(self.append_encoded(event_id, data, payloads=payloads), told)
 
     async def close(self) -> None:
         """Nothing to release."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from audit.notary import Receipt
 from audit.record import new_id
-from services import decision
+from services import decision, recorder
 from services.gateway import Gateway
 
 __all__ = ["Gateway"]
@@ -23,4 +23,4 @@ async def _forget(_: Any, __: decision.Taken) -> tuple[Any, Receipt]:
     return event, _NOWHERE
 
 
-decision.Recorder.record = _forget  # type: ignore[method-assign, assignment]
+recorder.Recorder.record = _forget  # type: ignore[method-assign, assignment]

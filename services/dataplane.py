@@ -25,9 +25,10 @@ from runners.fleet import Fleet, Slot
 from runners.tensor import Array, Tensor, TensorSpec
 
 from .access.limits import Concurrency
-from .decision import Recorder, Taken
+from .decision import Taken
 from .faults import BadRequest, Forbidden, fault_of
 from .metrics import Metrics
+from .recorder import Recorder
 from .router import Choice, Router, newest_ready
 from .statistics import Statistics
 from .telemetry import Mark, Span, Telemetry, TraceIds, current_traceparent

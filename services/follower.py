@@ -38,7 +38,7 @@ from runners.errors import ArtefactCorrupt, RunnerError
 from runners.tensor import Batch, unpack
 
 from .counting import Counting
-from .decision import Appender
+from .recorder import Appender
 from .settings import Settings
 from .shelf import Held, Shelf
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from audit.keys import Keyring
 from audit.record import Event, Outcome, decimal, new_id, now_us
 
-from .decision import Appender
 from .faults import BadRequest, Conflict
+from .recorder import Appender
 
 __all__ = ["Outcomes"]
 

@@ -31,13 +31,13 @@ from .access.rpcgate import RpcGate
 from .access.tls import grpc_credentials
 from .admin import Admin
 from .dataplane import DataPlane
-from .decision import Recorder
 from .explaining import Explaining, RemoteExplain
 from .grpcserver import GrpcServer, status_of
 from .http import HttpDoor
 from .metrics import Metrics
 from .models import open_fleet
 from .outcomes import Outcomes
+from .recorder import Recorder
 from .router import Router
 from .rpc import Servicer
 from .settings import Settings

@@ -11,15 +11,19 @@ import orjson
 import pytest
 
 from audit.completeness import Completeness
-from audit.errors import LogUnavailable
+from audit.errors import EntryTooLarge, LogUnavailable
+from audit.frames import scan
 from audit.keys import Keyring
+from audit.notary import Notary
+from audit.receipts import tell
 from audit.record import Decision, Event, Gap, decode, encode
 from audit.sample import Rules, Sampler
 from audit.testing import MemoryNotary
 from runners.batch import Answer
 from runners.tensor import Signature, Tensor, TensorSpec, pack
 from services.dataplane import Request
-from services.decision import Recorder, Taken
+from services.decision import Taken
+from services.recorder import Recorder
 from services.router import Choice
 from services.telemetry import TraceIds
 
@@ -147,6 +151,9 @@ class Failing:
         self.kept.append(decode(data))
         return await self.inner.append_encoded(event_id, data)
 
+    def submit(self, event_id, data, told, *, payloads=()):
+        tell(self.append_encoded(event_id, data, payloads=payloads), told)
+
 
 async def test_numbers_of_refused_answers_are_explained_before_the_next_answer(keyring) -> None:
     log = Failing({2, 3, 5})
@@ -192,8 +199,10 @@ class Waiting(MemoryNotary):
         super().__init__()
         self.gate = asyncio.Event()
         self.bad: set[int] = set()
+        self.came = asyncio.Semaphore(0)
 
     async def append_encoded(self, event_id, data, *, payloads=(), durability=None):
+        self.came.release()
         await self.gate.wait()
         event = decode(data)
         if isinstance(event, Decision) and event.seq in self.bad:
@@ -209,7 +218,8 @@ async def test_a_caller_who_leaves_while_the_record_is_written_leaves_no_hole(
     log.bad = refused
     writer = recorder(log, keyring)
     calls = [asyncio.create_task(writer.record(taken())) for _ in range(4)]
-    await asyncio.sleep(0)
+    for _ in calls:
+        await log.came.acquire()
     for gone in calls[1:3]:
         gone.cancel()
     await asyncio.sleep(0)
@@ -227,6 +237,50 @@ async def test_a_caller_who_leaves_while_the_record_is_written_leaves_no_hole(
     assert writer.recorded == 4 - len(refused)
 
 
+async def test_a_caller_who_leaves_before_the_record_is_written_takes_no_number(keyring) -> None:
+    log = MemoryNotary()
+    writer = recorder(log, keyring)
+    calls = [asyncio.create_task(writer.record(taken())) for _ in range(3)]
+    await asyncio.sleep(0)
+    calls[1].cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    await writer.close()
+    assert [entry.event.seq for entry in log.entries] == [1, 2]
+    assert writer.recorded == 2
+
+
+async def test_an_answer_that_cannot_be_recorded_fails_without_its_peers(keyring) -> None:
+    log = MemoryNotary()
+    writer = recorder(log, keyring)
+    good, bad = taken(), taken()
+    huge = replace(bad, slot=SimpleNamespace(manifest=MANIFEST, runtime="x" * 70_000, device="cpu"))
+    given = [good, huge, good, huge]
+    found = await asyncio.gather(*(writer.record(t) for t in given), return_exceptions=True)
+    assert [isinstance(f, EntryTooLarge) for f in found] == [False, True, False, True]
+    await one(writer, good)
+    whole = Completeness()
+    for entry in log.entries:
+        event = entry.event
+        if isinstance(event, Decision):
+            whole.decision(event.instance, event.seq, event.time_us)
+        else:
+            whole.gap(event.instance, event.first_seq, event.last_seq)
+    assert list(whole.missing()) == []
+    assert writer.recorded == 3
+
+
+async def test_answers_of_one_turn_reach_the_log_together(tmp_path, keyring) -> None:
+    notary = await Notary.open(tmp_path / "log", keyring, origin="example.com/together")
+    writer = recorder(notary, keyring)
+    await one(writer, taken())
+    found = await asyncio.gather(*(writer.record(taken(unit=f"u{n}")) for n in range(20)))
+    assert [receipt.index for _, receipt in found] == list(range(1, 21))
+    assert len({record.unit_ref for record, _ in found}) == 20
+    await notary.close()
+    with (tmp_path / "log/wal/00000000000000000000.wal").open("rb") as file:
+        assert [frame.count for frame in scan(file, first=0)] == [1, 20]
+
+
 async def test_a_caller_who_leaves_while_gaps_are_explained_loses_none(keyring) -> None:
     log = Waiting()
     log.gate.set()
@@ -236,7 +290,8 @@ async def test_a_caller_who_leaves_while_gaps_are_explained_loses_none(keyring) 
         await writer.record(taken())
     log.gate.clear()
     call = asyncio.create_task(writer.record(taken()))
-    await asyncio.sleep(0)
+    for _ in range(2):  # the refused record, and its gap
+        await log.came.acquire()
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
     log.gate.set()
