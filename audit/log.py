@@ -183,6 +183,14 @@ class Log:
         """Destroy a subject's data keys (writer's thread); whether it had any."""
         return self._blobs.destroy(subject)
 
+    def prepare(self) -> None:
+        """Have the next checkpoint's tiles made as far as they can be; `publish` does the rest.
+
+        Raises:
+            LogUnavailable, LogDamaged: as `publish`.
+        """
+        self._publisher.prepare(self._wal.position)
+
     def publish(self) -> Checkpoint:
         """Sign a checkpoint of everything durable.
 

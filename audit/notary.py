@@ -57,6 +57,7 @@ __all__ = ["Durability", "Notary", "Receipt"]
 
 _LOGGER = logging.getLogger("weighbridge.audit")
 _T = TypeVar("_T")
+_PREPARE_ENTRIES = 256
 _NO_PAYLOADS: Mapping[str, bytes] = {}
 
 
@@ -85,6 +86,7 @@ class Notary:
         self._closed = False
         self._due = asyncio.Event()
         self._checkpoint_entries = 0
+        self._prepared = log.position.leaves
         self._publishing: asyncio.Task[None] | None = None
         self._recent = RecentEvents()
         self._joined: dict[str, list[Told]] = {}
@@ -324,7 +326,8 @@ class Notary:
             self._recent.put(pending.event_id, pending.leaf, receipt)
             self._tell(pending, receipt)
         self.failure = None
-        if self.size - self._log.signed.size >= self._checkpoint_entries:
+        if self.size >= self._prepared + min(_PREPARE_ENTRIES, self._checkpoint_entries):
+            self._prepared = self.size
             self._due.set()
 
     def _reject(self, group: list[Pending], error: AuditError) -> None:
@@ -338,13 +341,21 @@ class Notary:
             self._tell(pending, None, refusal)  # nobody, if it was acknowledged before the sync
 
     async def _publish_regularly(self, interval_s: float) -> None:
+        """Sign a grown log at every interval, or sooner; in between, prepare for it."""
+        until = self._loop.time() + interval_s
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(interval_s):
+                async with asyncio.timeout_at(until):
                     await self._due.wait()
             self._due.clear()
-            if self.size != self._log.signed.size:
-                await self._publish_once()
+            unsigned = self.size - self._log.signed.size
+            if unsigned >= self._checkpoint_entries or self._loop.time() >= until:
+                until = self._loop.time() + interval_s
+                if unsigned:
+                    await self._publish_once()
+            else:
+                with suppress(AuditError):  # publishing meets it again, and says so
+                    await self._in_signer(self._log.prepare)
 
     async def _publish_once(self) -> None:
         try:

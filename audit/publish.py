@@ -76,6 +76,23 @@ class Publisher:
         self.signed = signed
         self.rebuilt = False
 
+    def prepare(self, upto: Position) -> None:
+        """Take in the first `upto.leaves` leaves without signing them.
+
+        So that a checkpoint has little left to do: read all at once, a second's records would keep
+        the interpreter from everybody else for as long as several requests take.
+
+        Raises:
+            LogUnavailable, LogDamaged: as `publish`.
+        """
+        try:
+            tiles = self._tiles or self._resume(upto)
+            self._tiles = None  # a fault from here on spoils it
+            self._feed(tiles, upto)
+        except OSError as exc:
+            raise LogUnavailable(f"could not write tiles: {exc}") from exc
+        self._tiles = tiles
+
     def publish(self, upto: Position) -> Checkpoint:
         """Sign the tree of the first `upto.leaves` leaves, unless that is the last one signed.
 

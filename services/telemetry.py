@@ -12,6 +12,7 @@ configured by the standard `OTEL_*` variables alone.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import random
@@ -49,6 +50,7 @@ _TRACESTATE = re.compile(
 _MAX_STATE = 512
 _MAX_MEMBERS = 32
 _SHUTDOWN_MS = 3000
+_TOGETHER_S = 0.02
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status(StatusCode.UNSET)
 _SCOPE = InstrumentationScope("weighbridge")
@@ -123,6 +125,8 @@ class Telemetry:
             self._spans = BatchSpanProcessor(spans)
             self._tracers.add_span_processor(self._spans)
             self._loggers.add_log_record_processor(BatchLogRecordProcessor(logs))
+        self._finished: list[tuple[TraceIds, Span]] = []
+        self._later: asyncio.TimerHandle | None = None
         self._bound = _ratio_bound(self._tracers.sampler)
         self._logger = self._loggers.get_logger("weighbridge")
 
@@ -144,8 +148,27 @@ class Telemetry:
         return result.decision is Decision.RECORD_AND_SAMPLE
 
     def finish(self, ids: TraceIds, span: Span) -> None:
-        """Build the spans of one sampled request; does nothing for the others."""
+        """Have the spans of one sampled request built, soon; does nothing for the others."""
         if not ids.sampled or self._spans is None:
+            return
+        self._finished.append((ids, span))
+        if self._later is None:
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:  # no loop, nobody to keep waiting
+                self._build_all()
+            else:
+                self._later = loop.call_later(_TOGETHER_S, self._build_all)
+
+    def _build_all(self) -> None:
+        """Build what has finished: together, for it is the first of such work that costs most."""
+        self._later = None
+        finished, self._finished = self._finished, []
+        for ids, span in finished:
+            self._build(ids, span)
+
+    def _build(self, ids: TraceIds, span: Span) -> None:
+        if self._spans is None:
             return
         state = TraceState.from_header([ids.state]) if ids.state else None
         own = SpanContext(
@@ -206,6 +229,9 @@ class Telemetry:
         Stopping an exporter first ends its retries; otherwise the providers would wait for a
         collector that is away.
         """
+        if self._later is not None:
+            self._later.cancel()
+        self._build_all()
         flushing = [
             threading.Thread(target=provider.force_flush, args=(_SHUTDOWN_MS,), daemon=True)
             for provider in (self._tracers, self._loggers)
