@@ -1,8 +1,8 @@
 """Runner services: the models of one kind in a process of their own, near a device of their own.
 
 Rule: BentoML starts and supervises the process, which takes a card of its own (placement.py), and
-carries the control call `status`; tensors travel over the data socket of runners/link.py, whose
-file appears only after every model is warm. A call that is not yet answered is repeated: the
+carries the control call `status`; tensors travel over the data socket of runners/link.py, one frame
+for a batch of callers, and its file appears only after every model is warm. A call that is not yet answered is repeated: the
 services start side by side.
 """
 
