@@ -266,7 +266,10 @@ class Remote(BatchQueue):
         )
         self._link = link
         self._version = version
-        self._context = context  # type: ignore[method-assign]
+        self._traceparent = context
+
+    def _context(self) -> str:
+        return self._traceparent()
 
     async def _compute(self, batch: Batch, rows: int, calls: Sequence[Queued]) -> Answer:
         contexts = tuple([call.context for call in calls if call.context])

@@ -2,8 +2,8 @@
 
 Rule: BentoML starts and supervises the process, which takes a card of its own (placement.py), and
 carries the control call `status`; tensors travel over the data socket of runners/link.py, one frame
-for a batch of callers, and its file appears only after every model is warm. A call that is not yet answered is repeated: the
-services start side by side.
+for a batch of callers, and its file appears only after every model is warm. A control call that is
+not yet answered is repeated: the services start side by side.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a process does once, when everything it will serve with is loaded.
 
-Rule: called before the first request, and again only after more was loaded.
+Rule: called once, before the first request.
+Boundary: this process's garbage collector, nothing else.
 """
 
 from __future__ import annotations
