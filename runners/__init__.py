@@ -6,8 +6,9 @@ Must not know: experiments, the audit log, HTTP, gRPC or tracing. A deadline is 
 
 Read in this order: tensor.py (what travels), model.py (the seam), pipeline.py (raw input to
 network input), manifest.py and registry.py (what is held), backends.py (which backend), onnx.py,
-torch.py, tensorflow.py and remote.py (the backends), batch.py (many callers, one session), link.py
-(a model in another process), intake/ (models of others), reference/ (our own models).
+torch.py, tensorflow.py and remote.py (the backends), batchqueue.py and batch.py (many callers, one
+session), frames.py and link.py (a model in another process), intake/ (models of others), reference/
+(our own models).
 """
 
 __all__: list[str] = []

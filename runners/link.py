@@ -1,145 +1,177 @@
-"""Tensors between two of our own processes: framed binary over a Unix socket.
+"""Batches between two of our own processes: frames (frames.py) over a Unix socket.
 
-Frame: 4-byte little-endian length of the head, 4-byte length of the body, head (JSON), body.
-Head of a request: {"id", "name", "version", "rows", "budget_s", "context"}; of a reply: {"id",
-"queue_s", "infer_s", "batch_rows"} or {"id", "error", "message"}. The body is `tensor.pack` of the
-arrays.
-Rule: calls are pipelined and answered in any order, matched by id; the far side batches whatever
-has arrived. When the peer goes away every call in flight fails at once and the next one reconnects.
-Boundary: asyncio; the socket file is private to the user who runs both processes.
+Rule 1: calls of one version meet here as they do in front of a model in this process, and go as one
+frame per batch; the far side answers the whole batch at once.
+Rule 2: frames are pipelined and answered in any order, matched by number. When the peer goes away
+every call in flight on that connection fails at once, and the next one connects anew.
+Rule 3: what one call brought upon its batch comes back as the batch's refusal, and the queue here
+finds the guilty (batchqueue.py, rule 3).
+Boundary: asyncio; the socket file is private to the user who runs both processes. A sender does not
+wait for a full socket: what is under way is bounded by `depth` batches of each version.
+Read next: batchqueue.py (how calls meet), services/runners.py (both ends).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
-import struct
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import orjson
+from typing import NamedTuple, cast
 
 from . import errors
-from .batch import Answer
+from .batchqueue import Answer, BatchQueue, Queued
 from .errors import ModelNotReady, RunnerError
-from .tensor import Array, Batch, pack, unpack
+from .frames import Ask, Frame, Splitter, Told, format_frame, parse_arrays, parse_head
+from .tensor import Batch, Signature
 
 __all__ = ["Call", "Link", "LinkServer", "Remote", "serve"]
 
 log = logging.getLogger("weighbridge")
 
-_HEAD = struct.Struct("<II")
-_MAX_BYTES = 1 << 30
-_Message = dict[str, Any]
-
 
 class Call(NamedTuple):
-    """One request as the far side sees it."""
+    """One frame as the far side sees it: the rows of one caller or of many."""
 
     name: str
     version: str
     batch: Batch
     rows: int
     deadline: float | None
-    context: str
+    contexts: tuple[str, ...]
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
 
 
-def _format(head: _Message, arrays: Mapping[str, Array]) -> bytes:
-    text, body = orjson.dumps(head), pack(arrays)
-    return b"".join((_HEAD.pack(len(text), len(body)), text, body))
+class _Wire(asyncio.Protocol):
+    """What both ends of a connection have in common: frames out, frames in."""
+
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self._splitter = Splitter()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._splitter.feed(data):
+                self.arrived(frame)
+        except ConnectionError as exc:
+            log.error("a runner connection is dropped: %s", exc)
+            self.transport.abort()
+
+    def arrived(self, frame: Frame) -> None:
+        raise NotImplementedError
 
 
-async def _read(reader: asyncio.StreamReader) -> tuple[_Message, bytes]:
-    head_size, body_size = _HEAD.unpack(await reader.readexactly(_HEAD.size))
-    if head_size + body_size > _MAX_BYTES:
-        raise ConnectionError("a frame is larger than 1 GiB")
-    data = await reader.readexactly(head_size + body_size)
-    head: _Message = orjson.loads(data[:head_size])
-    return head, data[head_size:]
+class _Caller(_Wire):
+    """The asking end of one connection, and who waits on it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self.waiting: dict[int, asyncio.Future[Answer]] = {}
+
+    def arrived(self, frame: Frame) -> None:
+        told = parse_head(Told, frame)
+        future = self.waiting.get(told.number)
+        if future is None or future.done():
+            return
+        if told.error:
+            future.set_exception(_refusal(told))
+        else:
+            outputs = parse_arrays(told, frame.body)
+            future.set_result(Answer(outputs, told.queue_s, told.infer_s, told.batch_rows))
+
+    def connection_lost(self, _: Exception | None) -> None:
+        for future in self.waiting.values():
+            if not future.done():
+                future.set_exception(ModelNotReady(f"the runner {self._name} went away"))
+
+
+class _Answerer(_Wire):
+    """The answering end of one connection: every frame on it is a task of its own."""
+
+    def __init__(self, handler: Handler, connections: set[_Answerer]) -> None:
+        super().__init__()
+        self._handler = handler
+        self._connections = connections
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._connections.add(self)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._connections.discard(self)
+        for task in self.tasks:  # nobody is left to hear the answers
+            task.cancel()
+
+    def arrived(self, frame: Frame) -> None:
+        ask = parse_head(Ask, frame)
+        batch = parse_arrays(ask, frame.body)
+        deadline = None if ask.budget_s is None else time.monotonic() + ask.budget_s
+        call = Call(ask.name, ask.version, batch, ask.rows, deadline, ask.contexts)
+        task = asyncio.get_running_loop().create_task(self._answer(ask.number, call))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _answer(self, number: int, call: Call) -> None:
+        try:
+            outputs, queue_s, infer_s, batch_rows = await self._handler(call)
+            reply = format_frame(Told(number, queue_s, infer_s, batch_rows), outputs)
+        except RunnerError as exc:
+            told = Told(number, error=type(exc).__name__, message=str(exc))
+            reply = format_frame(told, {})
+        except Exception:  # the edge of this process: the caller gets a refusal, the log the rest
+            log.exception("a batch of %s:%s failed", call.name, call.version)
+            told = Told(number, error="ModelFailed", message="the runner could not answer")
+            reply = format_frame(told, {})
+        if not self.transport.is_closing():
+            self.transport.write(reply)
 
 
 class LinkServer:
-    """The answering side: every connection, and every call on it, is a task of its own."""
+    """The answering side; `serve` makes one and opens its socket."""
 
     def __init__(self, handler: Handler) -> None:
-        """`serve` makes one and opens its socket."""
+        """Answer every frame by `handler`."""
         self._handler = handler
-        self._connections: set[asyncio.Task[None]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._connections: set[_Answerer] = set()
         self._listening: asyncio.Server | None = None
 
     async def listen(self, path: Path) -> None:
         """Open the socket; a stale file of an earlier process is replaced."""
         path.unlink(missing_ok=True)  # noqa: ASYNC240  once, at start
-        self._listening = await asyncio.start_unix_server(self._connected, str(path))
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_unix_server(
+            lambda: _Answerer(self._handler, self._connections), str(path)
+        )
         path.chmod(0o600)  # noqa: ASYNC240
 
     @property
     def connected(self) -> bool:
         """Whether any caller holds a connection."""
-        return bool(self._writers)
+        return bool(self._connections)
 
     async def close(self) -> None:
-        """Stop listening and drop every connection."""
+        """Stop listening and drop every connection; what they asked is cancelled."""
         if self._listening is not None:
             self._listening.close()
-        for writer in self._writers:
-            writer.transport.abort()
-        if self._connections:
-            await asyncio.wait(self._connections)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
-        self._writers.add(writer)
-        try:
-            async with asyncio.TaskGroup() as calls:
-                while True:
-                    head, body = await _read(reader)
-                    calls.create_task(self._answer(head, body, writer))
-        except* (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the caller went away: its calls were cancelled with the group
-        finally:
-            self._writers.discard(writer)
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-
-    async def _answer(self, head: _Message, body: bytes, writer: asyncio.StreamWriter) -> None:
-        reply: _Message = {"id": head["id"]}
-        outputs: Mapping[str, Array] = {}
-        try:
-            got = await self._handler(_call(head, body))
-            outputs = got.outputs
-            reply |= {"queue_s": got.queue_s, "infer_s": got.infer_s, "batch_rows": got.batch_rows}
-        except RunnerError as exc:
-            reply |= {"error": type(exc).__name__, "message": str(exc)}
-        except Exception:  # the edge of this process: the caller gets a refusal, the log the rest
-            log.exception("a call of %s:%s failed", head.get("name"), head.get("version"))
-            reply |= {"error": "ModelFailed", "message": "the runner could not answer"}
-        if not writer.is_closing():
-            writer.write(_format(reply, outputs))
-
-
-def _call(head: _Message, body: bytes) -> Call:
-    budget = head["budget_s"]
-    deadline = None if budget is None else time.monotonic() + budget
-    return Call(
-        head["name"], head["version"], unpack(body), head["rows"], deadline, head["context"]
-    )
+        tasks = [task for connection in self._connections for task in connection.tasks]
+        for connection in list(self._connections):
+            connection.transport.abort()
+        if tasks:
+            await asyncio.wait(tasks)
 
 
 async def serve(path: Path, handler: Handler) -> LinkServer:
-    """Answer calls on a Unix socket at `path` (mode 0600) until the result is closed."""
+    """Answer frames on a Unix socket at `path` (mode 0600) until the result is closed."""
     server = LinkServer(handler)
     await server.listen(path)
     return server
@@ -151,10 +183,8 @@ class Link:
     def __init__(self, path: Path) -> None:
         """Connect lazily to the socket at `path`."""
         self._path = path
-        self._ids = itertools.count()
-        self._waiting: dict[int, asyncio.Future[tuple[_Message, bytes]]] = {}
-        self._writer: asyncio.StreamWriter | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._numbers = itertools.count()
+        self._caller: _Caller | None = None
         self._connecting = asyncio.Lock()
 
     async def call(
@@ -165,81 +195,92 @@ class Link:
         rows: int,
         *,
         deadline: float | None = None,
-        context: str = "",
+        contexts: tuple[str, ...] = (),
     ) -> Answer:
-        """Answer as the far side's model does, with the same refusals.
+        """Answer one batch as the far side's model does, with the same refusals.
+
+        Args:
+            name: the model.
+            version: its exact version.
+            batch: one array per input.
+            rows: how many rows it has.
+            deadline: the latest of its callers', in `time.monotonic()`; it travels as what is left.
+            contexts: trace contexts of those of its callers whose traces are sampled.
 
         Raises:
             ModelNotReady: the far side is away, or went away during the call.
         """
-        writer = await self._connected()
-        number = next(self._ids)
-        future = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
+        caller = self._caller
+        if caller is None or caller.transport.is_closing():
+            caller = await self._connect()
+            if caller.transport.is_closing():  # it went as it came; nobody would tell us again
+                raise ModelNotReady(f"the runner {self._path.name} went away")
+        number = next(self._numbers)
         budget = None if deadline is None else max(0.0, deadline - time.monotonic())
-        head = {"id": number, "name": name, "version": version, "rows": rows}
+        frame = format_frame(Ask(number, name, version, rows, budget, contexts), batch)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        caller.waiting[number] = future
         try:
-            writer.write(_format(head | {"budget_s": budget, "context": context}, batch))
-            reply, body = await future
+            caller.transport.write(frame)
+            return await future
         finally:
-            self._waiting.pop(number, None)
-        if "error" in reply:
-            raise _refusal(reply)
-        return Answer(unpack(body), reply["queue_s"], reply["infer_s"], reply["batch_rows"])
+            del caller.waiting[number]
 
-    async def _connected(self) -> asyncio.StreamWriter:
+    async def _connect(self) -> _Caller:
         async with self._connecting:
-            if self._writer is None or self._writer.is_closing():
+            if self._caller is None or self._caller.transport.is_closing():
+                loop, name = asyncio.get_running_loop(), self._path.name
                 try:
-                    reader, self._writer = await asyncio.open_unix_connection(str(self._path))
+                    _, self._caller = await loop.create_unix_connection(
+                        lambda: _Caller(name), str(self._path)
+                    )
                 except OSError as exc:
-                    raise ModelNotReady(f"the runner at {self._path.name} is away") from exc
-                self._reading = asyncio.create_task(self._read_replies(reader, self._writer))
-            return self._writer
-
-    async def _read_replies(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        try:
-            while True:
-                head, body = await _read(reader)
-                future = self._waiting.get(head["id"])
-                if future is not None and not future.done():
-                    future.set_result((head, body))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-            for future in self._waiting.values():
-                if not future.done():
-                    future.set_exception(ModelNotReady(f"the runner {self._path.name} went away"))
+                    raise ModelNotReady(f"the runner at {name} is away") from exc
+            return self._caller
 
     async def close(self) -> None:
         """Drop the connection; calls in flight fail."""
-        if self._writer is not None:
-            self._writer.close()
-            with contextlib.suppress(OSError):
-                await self._writer.wait_closed()
-        if self._reading is not None:
-            await asyncio.wait([self._reading])
+        if self._caller is not None:
+            self._caller.transport.abort()
+            await asyncio.sleep(0)  # it is told so in the next turn
 
 
-class Remote:
-    """One version behind a link; fills `fleet.Served`."""
+class Remote(BatchQueue):
+    """One version behind a link, with a queue of its own; fills `fleet.Served`."""
 
-    def __init__(self, link: Link, name: str, version: str, context: Callable[[], str]) -> None:
-        """`context` gives the trace context (a traceparent) of the running request, or ''."""
+    def __init__(
+        self,
+        link: Link,
+        name: str,
+        version: str,
+        signature: Signature,
+        *,
+        context: Callable[[], str] = str,
+        max_rows: int = 64,
+        max_queued_rows: int = 2048,
+        depth: int = 2,
+    ) -> None:
+        """`context` gives the running caller's traceparent if its trace is sampled, else ''."""
+        super().__init__(
+            name, signature, max_rows=max_rows, max_queued_rows=max_queued_rows, depth=depth
+        )
         self._link = link
-        self._name = name
         self._version = version
-        self._context = context
+        self._traceparent = context
 
-    async def infer(self, batch: Batch, rows: int, *, deadline: float | None = None) -> Answer:
-        """Answer as `batch.Batcher.infer` does, over the link."""
+    def _context(self) -> str:
+        return self._traceparent()
+
+    async def _compute(self, batch: Batch, rows: int, calls: Sequence[Queued]) -> Answer:
+        contexts = tuple([call.context for call in calls if call.context])
+        deadlines = [call.deadline for call in calls if call.deadline is not None]
+        latest = max(deadlines) if len(deadlines) == len(calls) else None
         return await self._link.call(
-            self._name, self._version, batch, rows, deadline=deadline, context=self._context()
+            self._name, self._version, batch, rows, deadline=latest, contexts=contexts
         )
 
 
-def _refusal(reply: _Message) -> RunnerError:
-    kind = getattr(errors, str(reply["error"]), RunnerError)
+def _refusal(told: Told) -> RunnerError:
+    kind = getattr(errors, told.error, RunnerError)
     known = isinstance(kind, type) and issubclass(kind, RunnerError)
-    return kind(reply["message"]) if known else RunnerError(reply["message"])
+    return kind(told.message) if known else RunnerError(told.message)

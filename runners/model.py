@@ -3,7 +3,8 @@
 Rule: `infer` is a pure function of its batch, safe to call from one thread at a time, and never
 changes its inputs; a model is used only after `warm_up`.
 Boundary: tensors in, tensors out; the caller has already checked them against `signature`.
-Read next: onnx.py (a backend), batch.py (who calls `infer`), link.py (the same in another process).
+Read next: onnx.py (a backend), batchqueue.py and batch.py (who calls `infer`), link.py (the same in
+another process).
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """Runner services: the models of one kind in a process of their own, near a device of their own.
 
 Rule: BentoML starts and supervises the process, which takes a card of its own (placement.py), and
-carries the control call `status`; tensors travel over the data socket of runners/link.py, whose
-file appears only after every model is warm. A call that is not yet answered is repeated: the
-services start side by side.
+carries the control call `status`; tensors travel over the data socket of runners/link.py, one frame
+for a batch of callers, and its file appears only after every model is warm. A control call that is
+not yet answered is repeated: the services start side by side.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from .orphans import end_with_parent
 from .placement import KINDS, see_card
 from .repository import Place
 from .settings import Settings, settings
+from .settling import settle_memory
 from .stopping import before_stopping
 from .telemetry import Mark, Span, SpanKind, Telemetry, current_traceparent
 
@@ -54,6 +56,7 @@ class _Runner:
         for name in self.fleet.registry.names():
             if wanted is None or name in wanted:
                 await self._load_kind(name)
+        settle_memory()
         _SETTINGS.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.server = await serve(_SETTINGS.run_dir / f"runner-{self.kind}.sock", self._answer)
         before_stopping(self._outlast_callers)
@@ -76,14 +79,21 @@ class _Runner:
         slot = self.fleet.ready(call.name, call.version)
         if slot.served is None:
             raise ModelNotReady(f"model '{call.name}' is not ready")
-        ids = self.telemetry.begin(call.context)
-        span = Span(f"run {call.name}", SpanKind.INTERNAL)
+        began = time.time_ns()
         try:
             return await slot.served.infer(call.batch, call.rows, deadline=call.deadline)
         finally:
+            if call.contexts:
+                self._trace(call, began, slot.device)
+
+    def _trace(self, call: Call, began: int, device: str) -> None:
+        """A span under each sampled caller's; the batch they shared is the first one's child."""
+        marks = [Mark("batch", began, time.time_ns(), {"device": device})]
+        for context in call.contexts:
+            span = Span(f"run {call.name}", SpanKind.INTERNAL, began, marks=marks)
             span.end()
-            span.marks.append(Mark("batch", span.start_ns, span.end_ns, {"device": slot.device}))
-            self.telemetry.finish(ids, span)
+            self.telemetry.finish(self.telemetry.begin(context), span)
+            marks = []
 
     @bentoml.on_shutdown
     async def close(self) -> None:
@@ -143,10 +153,20 @@ async def attach_runners(fleet: Fleet, proxies: Sequence[Any], chosen: Settings)
     by_kind = dict(zip(KINDS, proxies, strict=True))
 
     async def attach(kind: str, line: dict[str, str]) -> None:
-        remote = Remote(links[kind], line["name"], line["version"], current_traceparent.get)
+        name, version = line["name"], line["version"]
+        manifest = await asyncio.to_thread(fleet.registry.manifest, name, version)
+        remote = Remote(
+            links[kind],
+            name,
+            version,
+            manifest.signature,
+            context=_sampled_traceparent,
+            max_rows=chosen.max_batch_rows,
+            max_queued_rows=chosen.max_queued_rows,
+        )
         await fleet.attach(
-            line["name"],
-            line["version"],
+            name,
+            version,
             remote,
             device=line["device"],
             runtime=line["runtime"],
@@ -170,6 +190,12 @@ async def attach_runners(fleet: Fleet, proxies: Sequence[Any], chosen: Settings)
             if line["state"] == "READY":
                 await attach(kind, line)
     return place
+
+
+def _sampled_traceparent() -> str:
+    """The running request's trace context if it is sampled; a runner makes no span otherwise."""
+    context = current_traceparent.get()
+    return context if context.endswith("1") else ""
 
 
 async def _status(kind: str, proxy: Any) -> list[dict[str, str]]:

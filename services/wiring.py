@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -41,24 +40,13 @@ from .recorder import Recorder
 from .router import Router
 from .rpc import Servicer
 from .settings import Settings
+from .settling import settle_memory
 from .telemetry import Telemetry
 
 __all__ = ["House"]
 
 log = logging.getLogger("weighbridge")
-_COLLECT_AFTER = 10_000, 20, 20
 AttachRunners = Callable[[Fleet], Awaitable[None]]
-
-
-def _settle_memory() -> None:
-    """Take what was loaded so far out of the garbage collector's rounds.
-
-    There are some 300,000 objects by now, none of them garbage; looking at all of them stopped
-    every request for 70 ms, about once a second under load.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECT_AFTER)
 
 
 class House:
@@ -130,7 +118,7 @@ class House:
         if states and "READY" not in states:
             log.error("not ready: no model could be loaded")
             return
-        _settle_memory()
+        settle_memory()
         await self.grpc.serving(ready=True)
         self.ready = True
         announce()
