@@ -51,6 +51,7 @@ _MAX_STATE = 512
 _MAX_MEMBERS = 32
 _SHUTDOWN_MS = 3000
 _TOGETHER_S = 0.02
+_ENCODED_AT_ONCE = 128
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status(StatusCode.UNSET)
 _SCOPE = InstrumentationScope("weighbridge")
@@ -122,9 +123,11 @@ class Telemetry:
         self._spans: SpanProcessor | None = None
         if self.enabled:
             spans, logs = self._exporters = _exporters()
-            self._spans = BatchSpanProcessor(spans)
+            self._spans = BatchSpanProcessor(spans, max_export_batch_size=_batch_size("BSP"))
             self._tracers.add_span_processor(self._spans)
-            self._loggers.add_log_record_processor(BatchLogRecordProcessor(logs))
+            self._loggers.add_log_record_processor(
+                BatchLogRecordProcessor(logs, max_export_batch_size=_batch_size("BLRP"))
+            )
         self._finished: list[tuple[TraceIds, Span]] = []
         self._later: asyncio.TimerHandle | None = None
         self._bound = _ratio_bound(self._tracers.sampler)
@@ -245,6 +248,15 @@ class Telemetry:
             exporter.shutdown()
         self._tracers.shutdown()
         self._loggers.shutdown()
+
+
+def _batch_size(processor: str) -> int | None:
+    """None, which leaves it to the SDK, where `OTEL_*` says it; else a size that is soon encoded.
+
+    Encoding keeps the interpreter to itself: 512 spans, the SDK's own, for as long as a request.
+    """
+    said = os.environ.get(f"OTEL_{processor}_MAX_EXPORT_BATCH_SIZE")
+    return None if said else _ENCODED_AT_ONCE
 
 
 def _ratio_bound(sampler: Sampler) -> int | None:
