@@ -135,12 +135,12 @@ class AppendFile:
         self._mended()
 
     def more_room(self) -> Callable[[], None] | None:
-        """What to run, in a thread, to have room ahead again; None while there is enough, or none.
+        """What to run, in a thread, to have room ahead again; None while that is not needed.
 
         Appends that are `ready` may go on meanwhile: they end where the new room begins. Others
         must wait for it.
         """
-        if self._fd is None or not 0 <= self._room - self.size < self._reserve // 2:
+        if self._fd is None or not 0 < self._room - self.size < self._reserve // 2:
             return None
         # A descriptor of its own, since a fault may close the other one; and a fault may cut the
         # file back meanwhile, after which the new zeros are no room, and harm no reader.
