@@ -34,7 +34,7 @@ _AT_ONCE_BYTES = 1 << 18
 _AGAIN_S = 0.2
 _CROWD = 8
 _TURNS = 3
-_LINGER_S = 0.005
+_LINGER_S = 0.025
 _T = TypeVar("_T")
 
 
