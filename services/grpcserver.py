@@ -24,6 +24,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from .background import in_background
+from .gathering import Gathering
 from .nativegrpc import NativeFront
 from .oip import METHODS, POOL, SERVICE
 from .rpc import Servicer
@@ -86,7 +88,8 @@ class GrpcServer:
             options.append(("grpc.max_connection_age_ms", round(connection_age_s * 1000)))
             options.append(("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS))
         self._max_bytes = max_bytes
-        self._server = grpc.aio.server(interceptors=interceptors, options=options)
+        with in_background():
+            self._server = grpc.aio.server(interceptors=interceptors, options=options)
         handlers = _handlers(servicer)
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, handlers),)
@@ -115,7 +118,8 @@ class GrpcServer:
     async def start(self) -> None:
         """Begin to answer; the health service says NOT_SERVING until `serving` says otherwise."""
         await self.serving(ready=False)
-        await self._server.start()
+        with in_background():
+            await self._server.start()
         if self._front is not None:
             self._front.start(self._max_bytes)
 
@@ -164,6 +168,9 @@ def _handlers(servicer: Servicer) -> dict[str, Any]:
     for name in METHODS:
         if name in _STREAMS:
             handler = grpc.stream_stream_rpc_method_handler(getattr(servicer, name))
+        elif name == "ModelInfer":
+            infer = _gathered(servicer, Gathering(), name)
+            handler = grpc.unary_unary_rpc_method_handler(infer)
         else:
             handler = grpc.unary_unary_rpc_method_handler(_unary(servicer, name))
         methods[name] = handler
@@ -172,6 +179,15 @@ def _handlers(servicer: Servicer) -> dict[str, Any]:
 
 def _unary(servicer: Servicer, name: str) -> Any:
     async def call(data: bytes, context: Any) -> bytes:
+        return await servicer.call(name, data, context)
+
+    return call
+
+
+def _gathered(servicer: Servicer, gathering: Gathering, name: str) -> Any:
+    async def call(data: bytes, context: Any) -> bytes:
+        context.add_done_callback(gathering.leave)
+        await gathering.arrive(context)
         return await servicer.call(name, data, context)
 
     return call

@@ -15,21 +15,21 @@ Boundary: `Unary` answers; grpcserver.py puts the two servers together.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
 from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
-__all__ = ["NativeFront", "Unary", "in_background"]
+from .background import in_background
+
+__all__ = ["NativeFront", "Unary"]
 
 log = logging.getLogger("weighbridge")
 Metadata = Sequence[tuple[str, str | bytes]]
@@ -174,24 +174,3 @@ class NativeFront:
         self, call_id: int, code: grpc.StatusCode, details: str, trailers: Metadata = ()
     ) -> None:
         self._front.fail(call_id, code.value[0], details, trailing_metadata=list(trailers))
-
-
-@contextlib.contextmanager
-def in_background() -> Iterator[None]:
-    """Threads that are started inside do not interrupt a running one when they wake.
-
-    They get their turn as before, only not at once (SCHED_BATCH, which threads inherit); where the
-    system does not know that or does not allow it, they are like all others.
-    """
-    before = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
-    if before != getattr(os, "SCHED_OTHER", -1):
-        yield
-        return
-    plain = os.sched_param(0)
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, plain)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_OTHER, plain)
