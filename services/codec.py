@@ -32,6 +32,7 @@ _MAX_ID = 256
 _MAX_DIGITS = 12
 _ONE = [1, 1]
 _DATATYPES = frozenset({*DTYPES, "BF16"})
+_FIXED = {name: dtype for name, dtype in DTYPES.items() if not dtype.hasobject}
 Parameters = dict[str, str | int | float | bool]
 
 
@@ -71,6 +72,8 @@ def decode(body: bytes, header_length: str | None, signature: Signature | None) 
     if header_length is None and (common := _read_common(body)) is not None:
         return common
     size = _header_length(header_length, len(body))
+    if 0 < size < len(body) and (common := _read_binary(body, size)) is not None:
+        return common
     if size == 0 and header_length is not None:
         return _raw_body(body, signature)
     head = parse_json(body if header_length is None else memoryview(body)[:size])
@@ -157,6 +160,64 @@ def _read_common(body: bytes) -> Decoded | None:
             data = to_array(item.data, datatype, checked_shape(shape, name), name)
         inputs[name] = Tensor(name, datatype, data)
     if not inputs:
+        return None
+    parameters = {} if head.parameters is None else _checked(head.parameters, "the request")
+    outputs, binary = (None, {}) if head.outputs is None else _outputs(head.outputs)
+    default = parameters.get("binary_data_output") is True
+    return Decoded(checked_id(head.id), parameters, inputs, outputs, binary, default)
+
+
+class _Size(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """The parameters of an input whose values follow the JSON part."""
+
+    binary_data_size: int
+
+
+class _BinaryItem(msgspec.Struct, gc=False):
+    """A binary input as most callers write it."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: _Size
+    data: None = None
+
+
+class _BinaryHead(msgspec.Struct, gc=False):
+    """A request of binary inputs alone; any other is read by the long way."""
+
+    inputs: list[_BinaryItem]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[Any] | None = None
+
+
+_read_binary_head = msgspec.json.Decoder(_BinaryHead).decode
+
+
+def _read_binary(body: bytes, size: int) -> Decoded | None:
+    """Read a body whose tensors all follow the JSON part; None sends it on, as in `_read_common`.
+
+    Tensors without a fixed size of bytes, and those whose size is not the shape's, go the long way.
+    """
+    try:
+        head = _read_binary_head(memoryview(body)[:size])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    inputs: dict[str, Tensor] = {}
+    place = size
+    for item in head.inputs:
+        name, datatype, length = item.name, item.datatype, item.parameters.binary_data_size
+        dtype = _FIXED.get(datatype)
+        if not name or name in inputs or dtype is None:
+            return None
+        shape = checked_shape(item.shape, name)
+        end = place + length
+        if length <= 0 or length != prod(shape) * dtype.itemsize or end > len(body):
+            return None
+        inputs[name] = Tensor(name, datatype, np.ndarray(shape, dtype, body, place))
+        place = end
+    if not inputs or place != len(body):
         return None
     parameters = {} if head.parameters is None else _checked(head.parameters, "the request")
     outputs, binary = (None, {}) if head.outputs is None else _outputs(head.outputs)
