@@ -4,7 +4,8 @@ Clients send the same names, datatypes and shapes call after call. So `inputs` i
 message as bytes (`oip.Envelope`) and its meaning is looked up; only bytes that were not seen before
 are parsed and checked.
 Rule 1: equal bytes mean equal layouts: nothing of a layout depends on another call, and no value of
-a tensor is part of one. Typed contents are values, so such inputs are never remembered.
+a tensor is part of one. Inputs that hold anything more (typed contents, parameters, members that we
+do not know) are read each time and never remembered.
 Rule 2: what is remembered is bounded in number and in size.
 Boundary: bytes in, layouts out; messages.py reads the tensors.
 """
@@ -77,12 +78,19 @@ class Layouts:
         """
         found = self._held.get(inputs)
         if found is None:
-            found = tuple(map(_layout, parse_inputs(inputs)))
-            if sum(map(len, inputs)) <= _MAX_BYTES:
+            tensors = parse_inputs(inputs)
+            found = tuple(map(_layout, tensors))
+            if sum(map(len, inputs)) <= _MAX_BYTES and all(map(_plain, tensors, inputs)):
                 if len(self._held) >= _MAX_HELD:
                     self._held.clear()
                 self._held[inputs] = found
         return found
+
+
+def _plain(tensor: Any, data: bytes) -> bool:
+    """Whether `data` says a name, a datatype and a shape, and nothing else."""
+    tensor.DiscardUnknownFields()
+    return not tensor.parameters and tensor.ByteSize() == len(data)
 
 
 def _layout(tensor: Any) -> Layout:

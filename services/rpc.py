@@ -24,8 +24,8 @@ from audit.entropy import random_bytes
 from runners.errors import RunnerError
 
 from .admin import Admin
+from .body import checked_id
 from .claims import refuse_repeated, take_claims
-from .codec import checked_id
 from .dataplane import DataPlane, Reply, Request
 from .faults import BadRequest, report
 from .messages import read_inputs, read_parameters, write_response

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runners.tensor import DTYPES, Signature, TensorSpec
-from services import codec
+from services import codec, shortcuts
 from services.codec import decode, encode
 from services.faults import BadRequest
 from services.values import to_array
@@ -196,9 +196,35 @@ def test_the_short_way_reads_binary_messages_as_the_rules_do(sent: tuple[bytes, 
         return found._replace(inputs={}), held
 
     quick = read()
+    assert quick == read()  # now it may be remembered
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codec, "_read_binary", lambda *_: None)
+        patch.setattr(codec, "read_binary", lambda *_: None)
         assert quick == read()
+
+
+def test_nothing_of_one_call_is_remembered_for_the_next() -> None:
+    def sent(**more: object) -> tuple[bytes, str]:
+        item = {"name": "x", "datatype": "FP32", "shape": [1, 2]}
+        item["parameters"] = {"binary_data_size": 8}
+        return mixed(orjson.dumps({"inputs": [item], **more}), b"\0" * 8)
+
+    def held() -> int:
+        return len(shortcuts._forms)
+
+    shortcuts._forms.clear()
+    decode(*sent(id="7"), None)
+    decode(*sent(parameters={"weighbridge_unit": "alice"}), None)
+    assert held() == 0
+    first = decode(*sent(parameters={"binary_data_output": True}), None)
+    assert held() == 1
+    first.parameters["weighbridge_unit"] = "alice"
+    first.inputs.clear()
+    second = decode(*sent(parameters={"binary_data_output": True}), None)
+    assert second.parameters == {"binary_data_output": True}
+    assert second.inputs["x"].data.tolist() == [[0, 0]]
+    for number in range(2000):
+        decode(*sent(outputs=[{"name": f"y{number}"}]), None)
+        assert held() <= 256
 
 
 def test_header_zero_is_one_raw_tensor() -> None:

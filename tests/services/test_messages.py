@@ -139,6 +139,12 @@ def test_what_is_remembered_is_bounded() -> None:
         layouts.read((tensor.SerializeToString(),))
         assert held() <= 256
     before = held()
+    more = message("ModelInferRequest.InferInputTensor")(name="x", datatype="FP32")
+    more.parameters["who"].string_param = "alice"
+    unknown = b"\x0a\x01x\x12\x04FP32" + b"\x7a\x05alice"  # field 15 is none of the protocol's
+    for other in (more.SerializeToString(), unknown):
+        layouts.read((other,))
+        assert held() == before
     long = message("ModelInferRequest.InferInputTensor")(name="x" * 5000, datatype="FP32")
     layouts.read((long.SerializeToString(),))
     assert held() == before
