@@ -5,8 +5,8 @@ Rule 1: Content-Type is never consulted; the header `Inference-Header-Content-Le
 that binary tensors follow the JSON.
 Rule 2: every byte is accounted for: JSON data has exactly prod(shape) values, binary tensors
 exactly the bytes that are there. Anything else is `BadRequest`.
-Rule 3: an optional member that is null is one that was not sent: generated clients write it.
-Read next: values.py (what becomes of JSON data).
+Read next: body.py (the smaller members), shortcuts.py (the bodies that most callers write),
+values.py (what becomes of JSON data).
 Boundary: no server types; headers come as values.
 """
 
@@ -14,36 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import numpy as np
 import orjson
 
 from runners.errors import InputInvalid
 from runners.tensor import DTYPES, Array, Signature, Tensor, TensorSpec, format_raw, parse_raw
 
+from .body import Decoded, checked_id, parameters_of, requested_outputs
 from .faults import BadRequest
-from .values import MAX_DIMS, checked_shape, one_value, to_array
+from .shortcuts import read_binary, read_common
+from .values import MAX_DIMS, checked_shape, to_array
 
-__all__ = ["Decoded", "checked_id", "decode", "encode", "parse_json"]
+__all__ = ["decode", "encode", "parse_json"]
 
-_MAX_ID = 256
 _MAX_DIGITS = 12
-_ONE = [1, 1]
-_DATATYPES = frozenset({*DTYPES, "BF16"})
-Parameters = dict[str, str | int | float | bool]
-
-
-class Decoded(NamedTuple):
-    """What one infer body says."""
-
-    request_id: str
-    parameters: Parameters
-    inputs: dict[str, Tensor]
-    outputs: tuple[str, ...] | None
-    binary: Mapping[str, bool]
-    binary_default: bool
 
 
 def parse_json(body: bytes | memoryview) -> dict[str, Any]:
@@ -68,9 +54,11 @@ def decode(body: bytes, header_length: str | None, signature: Signature | None) 
     Raises:
         BadRequest: the message does not follow the protocol.
     """
-    if header_length is None and (common := _read_common(body)) is not None:
+    if header_length is None and (common := read_common(body)) is not None:
         return common
     size = _header_length(header_length, len(body))
+    if 0 < size < len(body) and (common := read_binary(body, size)) is not None:
+        return common
     if size == 0 and header_length is not None:
         return _raw_body(body, signature)
     head = parse_json(body if header_length is None else memoryview(body)[:size])
@@ -88,8 +76,8 @@ def decode(body: bytes, header_length: str | None, signature: Signature | None) 
             tail = tail[used:]
     if len(tail):
         raise BadRequest(f"{len(tail)} bytes are left over behind the tensors")
-    parameters = _parameters(head, "the request")
-    outputs, binary = _outputs(head.get("outputs"))
+    parameters = parameters_of(head, "the request")
+    outputs, binary = requested_outputs(head.get("outputs"))
     return Decoded(
         checked_id(head.get("id")),
         parameters,
@@ -98,70 +86,6 @@ def decode(body: bytes, header_length: str | None, signature: Signature | None) 
         binary,
         parameters.get("binary_data_output") is True,
     )
-
-
-def checked_id(found: object) -> str:
-    """A request id as the caller gave it; "" when there is none.
-
-    Raises:
-        BadRequest: not a text, or a very long one.
-    """
-    if found is None:
-        return ""
-    if not isinstance(found, str) or len(found) > _MAX_ID:
-        raise BadRequest(f"'id' must be a string of at most {_MAX_ID} characters")
-    return found
-
-
-class _Item(msgspec.Struct, gc=False):
-    """An input as most callers write it."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-    data: list[Any]
-    parameters: dict[str, Any] | None = None
-
-
-class _Head(msgspec.Struct, gc=False):
-    """A request as most callers write it; whoever writes another is read by the long way."""
-
-    inputs: list[_Item]
-    id: str | None = None
-    parameters: dict[str, Any] | None = None
-    outputs: list[Any] | None = None
-
-
-_read_head = msgspec.json.Decoder(_Head).decode
-
-
-def _read_common(body: bytes) -> Decoded | None:
-    """Read a body of JSON tensors without building what is thrown away; None sends it on.
-
-    It refuses nothing by itself but values: what does not fit is read again by the rules, so that
-    there is one set of refusals.
-    """
-    try:
-        head = _read_head(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
-    inputs: dict[str, Tensor] = {}
-    for item in head.inputs:
-        name, datatype, shape = item.name, item.datatype, item.shape
-        if not name or name in inputs or datatype not in DTYPES or item.parameters is not None:
-            return None
-        data = None
-        if shape == _ONE and len(item.data) == 1:
-            data = one_value(item.data[0], datatype, name)
-        if data is None:
-            data = to_array(item.data, datatype, checked_shape(shape, name), name)
-        inputs[name] = Tensor(name, datatype, data)
-    if not inputs:
-        return None
-    parameters = {} if head.parameters is None else _checked(head.parameters, "the request")
-    outputs, binary = (None, {}) if head.outputs is None else _outputs(head.outputs)
-    default = parameters.get("binary_data_output") is True
-    return Decoded(checked_id(head.id), parameters, inputs, outputs, binary, default)
 
 
 def _header_length(text: str | None, total: int) -> int:
@@ -218,7 +142,7 @@ def _input(item: object, tail: memoryview) -> tuple[Tensor, int]:
     shape = checked_shape(shape, name)
     size = None
     if item.get("parameters") is not None:
-        size = _parameters(item, f"input '{name}'").get("binary_data_size")
+        size = parameters_of(item, f"input '{name}'").get("binary_data_size")
     if size is None:
         if data is None:
             raise BadRequest(f"input '{name}' has neither 'data' nor 'binary_data_size'")
@@ -229,42 +153,6 @@ def _input(item: object, tail: memoryview) -> tuple[Tensor, int]:
         raise BadRequest(f"input '{name}': binary_data_size is not the number of bytes sent")
     raw = _binary(tail[:size], TensorSpec(name, datatype, ()), shape)
     return Tensor(name, datatype, raw), size
-
-
-def _parameters(item: Mapping[str, Any], where: str) -> Parameters:
-    found = item.get("parameters")
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise BadRequest(f"'parameters' of {where} must be an object")
-    return _checked(found, where)
-
-
-def _checked(found: dict[str, Any], where: str) -> Parameters:
-    for value in found.values():
-        if not isinstance(value, str | int | float | bool):
-            raise BadRequest(f"'parameters' of {where}: values are strings, numbers or booleans")
-    return found
-
-
-def _outputs(listed: object) -> tuple[tuple[str, ...] | None, dict[str, bool]]:
-    if listed is None:
-        return None, {}
-    if not isinstance(listed, list):
-        raise BadRequest("'outputs' must be a list")
-    binary: dict[str, bool] = {}
-    names: list[str] = []
-    for item in listed:
-        name = item.get("name") if isinstance(item, dict) else None
-        if not isinstance(name, str):
-            raise BadRequest("an output has no 'name'")
-        parameters = _parameters(item, f"output '{name}'")
-        if "classification" in parameters:
-            raise BadRequest("the classification extension is not supported; leave it out")
-        if "binary_data" in parameters:
-            binary[name] = parameters["binary_data"] is True
-        names.append(name)
-    return tuple(names) or None, binary
 
 
 def encode(

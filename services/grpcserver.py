@@ -1,6 +1,7 @@
 """The gRPC server around the servicer, with health checks and reflection, on one of two engines.
 
-`native` is pygrpc-native: HTTP/2 in Rust, calls handed over in batches; several times as fast.
+`native` is pygrpc-native: HTTP/2 in Rust, calls handed over in batches; several times as fast. It
+takes the unary calls of our own service and passes the others on to grpc.aio.
 `grpcio` is grpc.aio, which can do what the other cannot: TLS, a maximum connection age, and
 refusing a call before its message is read, which authentication asks for.
 Rule 1: every worker binds the same port (SO_REUSEPORT); stopping refuses new calls, lets running
@@ -14,15 +15,18 @@ Source: gRPC health checking protocol v1; server reflection v1alpha; pygrpc-nati
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import grpc
-import pygrpc_native.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from .background import in_background
+from .gathering import Gathering
+from .nativegrpc import NativeFront
 from .oip import METHODS, POOL, SERVICE
 from .rpc import Servicer
 
@@ -83,20 +87,26 @@ class GrpcServer:
         if connection_age_s:  # gRPC adds a jitter of 10 %
             options.append(("grpc.max_connection_age_ms", round(connection_age_s * 1000)))
             options.append(("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS))
-        make = pygrpc_native.aio.server if self.engine == "native" else grpc.aio.server
-        self._server = make(interceptors=interceptors, options=options)
+        self._max_bytes = max_bytes
+        with in_background():
+            self._server = grpc.aio.server(interceptors=interceptors, options=options)
         handlers = _handlers(servicer)
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, handlers),)
         )
-        self._server.add_registered_method_handlers(SERVICE, handlers)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server, pool=POOL)
+        self._front: NativeFront | None = None
         try:
             where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-            if credentials is None:
+            if self.engine == "native":
+                unary = [name for name in METHODS if name not in _STREAMS]
+                self._front = NativeFront(where, SERVICE, unary, servicer.call)
+                self.port = self._front.port
+                self._server.add_insecure_port(self._front.behind)
+            elif credentials is None:
                 self.port = self._server.add_insecure_port(where)
             else:
                 self.port = self._server.add_secure_port(where, credentials)
@@ -108,7 +118,10 @@ class GrpcServer:
     async def start(self) -> None:
         """Begin to answer; the health service says NOT_SERVING until `serving` says otherwise."""
         await self.serving(ready=False)
-        await self._server.start()
+        with in_background():
+            await self._server.start()
+        if self._front is not None:
+            self._front.start(self._max_bytes)
 
     async def serving(self, *, ready: bool) -> None:
         """Tell the health service's watchers."""
@@ -119,7 +132,10 @@ class GrpcServer:
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls and let running ones finish."""
-        await self._server.stop(grace_s)
+        stopping = [self._server.stop(grace_s)]
+        if self._front is not None:
+            stopping.append(self._front.stop(grace_s))
+        await asyncio.gather(*stopping)
 
 
 def _chosen(
@@ -146,25 +162,32 @@ def _taken(address: str, port: int) -> str:
 
 
 def _handlers(servicer: Servicer) -> dict[str, Any]:
+    # No serialisers: the servicer parses, because a failure there would be answered with the
+    # exception's text, and gives bytes.
     methods = {}
-    for name, (_, response) in METHODS.items():
-        # No request_deserializer: the servicer parses, because a failure there would be answered
-        # with the exception's text.
-        write = response.SerializeToString
+    for name in METHODS:
         if name in _STREAMS:
-            handler = grpc.stream_stream_rpc_method_handler(
-                getattr(servicer, name), response_serializer=write
-            )
+            handler = grpc.stream_stream_rpc_method_handler(getattr(servicer, name))
+        elif name == "ModelInfer":
+            infer = _gathered(servicer, Gathering(), name)
+            handler = grpc.unary_unary_rpc_method_handler(infer)
         else:
-            handler = grpc.unary_unary_rpc_method_handler(
-                _unary(servicer, name), response_serializer=write
-            )
+            handler = grpc.unary_unary_rpc_method_handler(_unary(servicer, name))
         methods[name] = handler
     return methods
 
 
 def _unary(servicer: Servicer, name: str) -> Any:
-    async def call(data: bytes, context: Any) -> Any:
+    async def call(data: bytes, context: Any) -> bytes:
+        return await servicer.call(name, data, context)
+
+    return call
+
+
+def _gathered(servicer: Servicer, gathering: Gathering, name: str) -> Any:
+    async def call(data: bytes, context: Any) -> bytes:
+        context.add_done_callback(gathering.leave)
+        await gathering.arrive(context)
         return await servicer.call(name, data, context)
 
     return call

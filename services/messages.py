@@ -10,22 +10,27 @@ Boundary: messages in, tensors out; rpc.py knows the calls.
 
 from __future__ import annotations
 
+import struct
 from math import prod
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from runners.errors import InputInvalid
 from runners.tensor import DTYPES, Array, Tensor, format_raw, parse_raw
 
 from .dataplane import Reply
 from .faults import BadRequest
+from .layouts import Layout, Layouts, parse_inputs
 from .oip import message
 from .values import checked_shape
 
 __all__ = ["read_inputs", "read_parameters", "write_response"]
 
 _InferResponse = message("ModelInferResponse")
+_layouts = Layouts()
+_LENGTH = struct.Struct("<I").unpack_from
 _CONTENTS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -49,40 +54,45 @@ def read_parameters(parameters: Any) -> dict[str, str | int | float | bool]:
 
 
 def read_inputs(request: Any) -> dict[str, Tensor]:
-    """The tensors of a request.
+    """The tensors of a request, an `oip.Envelope`.
 
     Raises:
         BadRequest: counts, names, shapes or values that do not fit together.
     """
-    raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
-        raise BadRequest(
-            f"raw_input_contents has {len(raw)} entries for {len(request.inputs)} inputs"
-        )
-    if not request.inputs:
+    raw, inputs = request.raw_input_contents, request.inputs
+    if raw and len(raw) != len(inputs):
+        raise BadRequest(f"raw_input_contents has {len(raw)} entries for {len(inputs)} inputs")
+    if not inputs:
         raise BadRequest("the request has no inputs")
-    found: dict[str, Tensor] = {}
-    for place, tensor in enumerate(request.inputs):
-        if tensor.name in found:
-            raise BadRequest(f"input '{tensor.name}' stands twice")
-        if tensor.datatype not in DTYPES:
-            raise BadRequest(f"input '{tensor.name}' has unknown datatype '{tensor.datatype[:32]}'")
-        shape = checked_shape(tensor.shape, tensor.name)
-        data = _raw(tensor, raw[place], shape) if raw else _typed(tensor, shape)
-        found[tensor.name] = Tensor(tensor.name, tensor.datatype, data)
-    return found
-
-
-def _raw(tensor: Any, data: bytes, shape: tuple[int, ...]) -> Array:
-    if tensor.HasField("contents") and tensor.contents.ByteSize():
-        raise BadRequest(f"input '{tensor.name}' has typed contents beside raw_input_contents")
     try:
-        return parse_raw(data, tensor.datatype, shape, tensor.name)
+        if not raw:
+            return {tensor.name: _typed(tensor) for tensor in parse_inputs(inputs)}
+        layouts = _layouts.read(tuple(inputs))
+    except DecodeError as exc:
+        raise BadRequest("the message is not an inference.ModelInferRequest") from exc
+    return {
+        layout.name: Tensor(layout.name, layout.datatype, _raw(layout, data))
+        for layout, data in zip(layouts, raw, strict=True)
+    }
+
+
+def _raw(layout: Layout, data: bytes) -> Array:
+    """The array; the two commonest forms are read here, the others and what is wrong elsewhere."""
+    size = len(data)
+    if size == layout.size:
+        return np.ndarray(layout.shape, layout.dtype, data)
+    if layout.first is not None and size >= 4 and _LENGTH(data)[0] == size - 4:
+        text = np.empty(layout.shape, dtype=object)
+        text[layout.first] = data[4:]
+        return text
+    try:
+        return parse_raw(data, layout.datatype, layout.shape, layout.name)
     except InputInvalid as exc:
         raise BadRequest(str(exc)) from exc
 
 
-def _typed(tensor: Any, shape: tuple[int, ...]) -> Array:
+def _typed(tensor: Any) -> Tensor:
+    shape = checked_shape(tensor.shape, tensor.name)
     field = _CONTENTS.get(tensor.datatype)
     if field is None:
         raise BadRequest(f"input '{tensor.name}': {tensor.datatype} must be sent raw")
@@ -107,7 +117,7 @@ def _typed(tensor: Any, shape: tuple[int, ...]) -> Array:
             f"input '{tensor.name}': {field} has {data.size} values, shape {list(shape)} needs "
             f"{expected}"
         )
-    return data.reshape(shape)
+    return Tensor(tensor.name, tensor.datatype, data.reshape(shape))
 
 
 def write_response(reply: Reply, request_id: str, *, raw: bool) -> Any:

@@ -24,17 +24,21 @@ from audit.entropy import random_bytes
 from runners.errors import RunnerError
 
 from .admin import Admin
+from .body import checked_id
 from .claims import refuse_repeated, take_claims
-from .codec import checked_id
 from .dataplane import DataPlane, Reply, Request
 from .faults import BadRequest, report
 from .messages import read_inputs, read_parameters, write_response
-from .oip import METHODS, message
+from .oip import METHODS, Envelope, message
 
 __all__ = ["Servicer"]
 
 _StreamResponse = message("ModelStreamInferResponse")
 _MAX_DEADLINE_S = 3600.0
+_KINDS = {name: kind for name, (kind, _) in METHODS.items()} | {
+    "ModelInfer": Envelope,
+    "ModelStreamInfer": Envelope,
+}
 
 
 class Servicer:
@@ -59,13 +63,15 @@ class Servicer:
         self._always_raw = always_raw
         self._again = again
 
-    async def call(self, name: str, data: bytes, context: Any) -> Any:
+    async def call(self, name: str, data: bytes, context: Any) -> bytes:
         """Run a unary method; refusals become a status of the call."""
         try:
-            return await getattr(self, name)(_parsed(name, data), context)
-        except Exception as exc:  # noqa: BLE001  the edge: the caller gets a code, we the log
+            reply = await getattr(self, name)(_parsed(name, data), context)
+            return bytes(reply.SerializeToString())
+        except Exception as exc:  # the edge: the caller gets a code, we the log
             fault = report(exc)
             await context.abort(self._status(fault.grpc_code), fault.message, fault.trailers)
+            raise  # `abort` never returns
 
     async def ServerLive(self, _: Any, __: Any) -> Any:  # noqa: N802, D102
         return message("ServerLiveResponse")(live=True)
@@ -116,7 +122,7 @@ class Servicer:
 
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[bytes], context: Any
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncIterator[bytes]:
         """Answer each request of the stream in its order; a refusal is a message, not the end."""
         async for data in requests:
             request_id = ""
@@ -129,10 +135,10 @@ class Servicer:
             except Exception as exc:  # noqa: BLE001  the edge, as in `call`
                 refused = _StreamResponse(error_message=report(exc).message)
                 refused.infer_response.id = request_id
-                yield refused
+                yield refused.SerializeToString()
             else:
                 response = write_response(reply, request_id, raw=raw or self._always_raw)
-                yield _StreamResponse(infer_response=response)
+                yield _StreamResponse(infer_response=response).SerializeToString()
 
     async def _infer(self, message_in: Any, context: Any) -> tuple[Reply, bool]:
         metadata = _metadata(context.invocation_metadata() or ())
@@ -159,7 +165,7 @@ class Servicer:
 
 
 def _parsed(name: str, data: bytes) -> Any:
-    kind = METHODS[name][0]
+    kind = _KINDS[name]
     try:
         return kind.FromString(data)
     except DecodeError as exc:

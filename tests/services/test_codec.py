@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runners.tensor import DTYPES, Signature, TensorSpec
+from services import codec, shortcuts
 from services.codec import decode, encode
 from services.faults import BadRequest
 from services.values import to_array
@@ -147,6 +148,83 @@ def test_a_binary_message_whose_sizes_lie_is_refused(size, tail, header) -> None
     message, honest = binary_body(size, tail)
     with pytest.raises(BadRequest):
         decode(message, honest if header is None else header, ONE_INPUT)
+
+
+@st.composite
+def binary_messages(draw: st.DrawFn) -> tuple[bytes, str]:
+    """A message of binary tensors as callers write them, with a fault in most."""
+    items, tail = [], b""
+    for name in draw(st.lists(st.sampled_from(["x", "y", "z", ""]), max_size=3)):
+        datatype = draw(st.sampled_from(["FP32", "UINT8", "INT64", "BF16", "BYTES", "FP99"]))
+        shape = draw(st.lists(st.integers(-1, 3), max_size=3))
+        width = {"FP32": 4, "UINT8": 1, "INT64": 8, "BF16": 2}.get(datatype, 4)
+        size = math.prod(shape) * width + draw(st.sampled_from([0, 0, 0, 1, -1]))
+        parameters = draw(
+            st.sampled_from(
+                [{"binary_data_size": size}] * 4
+                + [{"binary_data_size": size, "more": 1}, {"binary_data_size": True}, {}, None]
+            )
+        )
+        item = {"name": name, "datatype": datatype, "shape": shape, "parameters": parameters}
+        items.append(item | draw(st.sampled_from([{}, {}, {}, {"data": None}, {"data": [1]}])))
+        tail += draw(st.binary(min_size=max(size, 0), max_size=max(size, 0)))
+    head = {"inputs": items} | draw(
+        st.sampled_from(
+            [
+                {},
+                {"id": "7"},
+                {"id": 7},
+                {"id": None, "more": [1]},
+                {"parameters": {"binary_data_output": True, "a": 1.5}},
+                {"parameters": {"a": [1]}},
+                {"outputs": [{"name": "y", "parameters": {"binary_data": True}}]},
+                {"outputs": [{}]},
+            ]
+        )
+    )
+    return mixed(orjson.dumps(head), tail + draw(st.sampled_from([b"", b"", b"", b"\0"])))
+
+
+@given(binary_messages())
+def test_the_short_way_reads_binary_messages_as_the_rules_do(sent: tuple[bytes, str]) -> None:
+    def read() -> object:
+        try:
+            found = decode(*sent, None)
+        except BadRequest as exc:
+            return str(exc)
+        held = [(n, t.datatype, t.data.shape, t.data.tobytes()) for n, t in found.inputs.items()]
+        return found._replace(inputs={}), held
+
+    quick = read()
+    assert quick == read()  # now it may be remembered
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "read_binary", lambda *_: None)
+        assert quick == read()
+
+
+def test_nothing_of_one_call_is_remembered_for_the_next() -> None:
+    def sent(**more: object) -> tuple[bytes, str]:
+        item = {"name": "x", "datatype": "FP32", "shape": [1, 2]}
+        item["parameters"] = {"binary_data_size": 8}
+        return mixed(orjson.dumps({"inputs": [item], **more}), b"\0" * 8)
+
+    def held() -> int:
+        return len(shortcuts._forms)
+
+    shortcuts._forms.clear()
+    decode(*sent(id="7"), None)
+    decode(*sent(parameters={"weighbridge_unit": "alice"}), None)
+    assert held() == 0
+    first = decode(*sent(parameters={"binary_data_output": True}), None)
+    assert held() == 1
+    first.parameters["weighbridge_unit"] = "alice"
+    first.inputs.clear()
+    second = decode(*sent(parameters={"binary_data_output": True}), None)
+    assert second.parameters == {"binary_data_output": True}
+    assert second.inputs["x"].data.tolist() == [[0, 0]]
+    for number in range(2000):
+        decode(*sent(outputs=[{"name": f"y{number}"}]), None)
+        assert held() <= 256
 
 
 def test_header_zero_is_one_raw_tensor() -> None:
