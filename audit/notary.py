@@ -57,7 +57,7 @@ __all__ = ["Durability", "Notary", "Receipt"]
 
 _LOGGER = logging.getLogger("weighbridge.audit")
 _T = TypeVar("_T")
-_PREPARE_ENTRIES = 256
+_PREPARE_ENTRIES = 512
 _NO_PAYLOADS: Mapping[str, bytes] = {}
 
 

@@ -63,6 +63,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LENGTH = struct.Struct("<I")
+_ONE = (1, 1)
 
 
 class Tensor(NamedTuple):
@@ -263,10 +264,14 @@ def pack(arrays: Mapping[str, Array]) -> bytes:
     head, raw = [], []
     for name in sorted(arrays):
         array = arrays[name]
-        data = format_raw(array)
-        head.append(
-            (name, _NAMES.get(array.dtype) or datatype_of(array.dtype), array.shape, len(data))
-        )
+        dtype, shape = array.dtype, array.shape
+        if not dtype.hasobject:
+            data = array.tobytes()
+        elif shape == _ONE and type(value := array.item()) is bytes:
+            data = _LENGTH.pack(len(value)) + value
+        else:
+            data = format_bytes(array)
+        head.append((name, _NAMES.get(dtype) or datatype_of(dtype), shape, len(data)))
         raw.append(data)
     text = orjson.dumps(head)
     return b"".join((_LENGTH.pack(len(text)), text, *raw))

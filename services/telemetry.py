@@ -108,6 +108,20 @@ class Span:
         self.end_ns = time.time_ns()
 
 
+class _Hashed(Resource):
+    """A resource that knows its hash, which the encoder asks for with every span."""
+
+    def __init__(self, resource: Resource) -> None:
+        super().__init__(resource.attributes, resource.schema_url)
+        self._known = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._known
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+
 class Telemetry:
     """The tracer and the event logger of one process."""
 
@@ -115,7 +129,7 @@ class Telemetry:
         """Read `OTEL_*`; without an endpoint or exporter nothing is exported and no span built."""
         self.enabled = _exporting() if enabled is None else enabled
         name = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service}
-        self._resource = Resource.create(name)
+        self._resource = _Hashed(Resource.create(name))
         self._draw = random.Random(secrets.randbits(256)).getrandbits  # noqa: S311  names, not secrets
         self._tracers = TracerProvider(resource=self._resource, shutdown_on_exit=False)
         self._loggers = LoggerProvider(resource=self._resource, shutdown_on_exit=False)
