@@ -90,7 +90,7 @@ class GroupWriter:
         self._queue: deque[Pending | _Task] = deque()
         self._again: list[Pending] = []
         self._group: list[Pending] = []
-        self._busy = self._retrying = False
+        self._busy = self._retrying = self._awaited = False
         self._since = 0.0
         self._turn: asyncio.Handle | None = None
         self._pause: asyncio.TimerHandle | None = None
@@ -112,18 +112,16 @@ class GroupWriter:
     def put(self, pending: Pending) -> None:
         """Queue an append."""
         self._queue.append(pending)
-        if self._busy or self._turn is not None:
-            return
-        if pending.told is not None:  # somebody waits
-            self._turns = _TURNS
-            self._turn = self._loop.call_soon(self._begin)
-        elif self._pause is None:
-            self._pause = self._loop.call_later(_LINGER_S, self._begin)
+        if pending.told is not None:
+            self._awaited = True
+        if not self._busy and self._turn is None:
+            self._go_on()
 
     async def run(self, work: Callable[[], _T]) -> _T:
         """Run something else in the thread, after what was queued before it."""
         future: asyncio.Future[_T] = self._loop.create_future()
         self._queue.append(_Task(work, future))
+        self._awaited = True
         if not self._busy:
             self._turns = 0
             self._begin()
@@ -180,6 +178,7 @@ class GroupWriter:
             queue.popleft()
             group.append(item)
             size += _size(item)
+        self._awaited = bool(queue)  # what did not fit should not have to wait
         return group
 
     def _write(self, group: list[Pending]) -> None:
@@ -248,13 +247,15 @@ class GroupWriter:
         self._go_on()
 
     def _go_on(self) -> None:
+        """Begin the next group at once if somebody waits for it, else after a pause."""
         self._busy = False
-        if self._queue:
+        if self._awaited:
             self._turns = _TURNS
             self._turn = self._loop.call_soon(self._begin)
-        elif self._again:
+        elif self._pause is None and (self._queue or self._again):
             self._turns = 0
-            self._pause = self._loop.call_later(_AGAIN_S, self._begin)
+            pause = _AGAIN_S if self._again else _LINGER_S
+            self._pause = self._loop.call_later(pause, self._begin)
 
     # --- the thread ---------------------------------------------------------------------------
 
