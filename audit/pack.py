@@ -9,9 +9,10 @@
     tile/entries/<N>        entry bundles that hold the range (C2SP tlog-tiles)
     tile/<L>/<N>            the hashes that lead from them to the signed root, and to earlier roots
 
-The tiles are: the right edge of the signed tree and of each earlier one; above each full tile here
-its parent; level 0 of what the bundles hold is left out, since it follows. So each hash of each
-tile is needed, and is checked, on the way to the signed root.
+The bundles hold the leaves of the range and one more on each side, which is of another time: so the
+range cannot be said to be longer than it is. The tiles are the right edge of the signed tree and of
+each earlier one; above each full tile here its parent; level 0 of what the bundles hold is left
+out, since it follows. So each hash of each tile is needed, and checked, on the way to the root.
 Rule: the same checkpoint and the same range give the same bytes. Only entries go in, which hold
 commitments and sealed parts, never payloads; no private key is read. What does not verify here is
 not exported.
@@ -121,7 +122,7 @@ def write_pack(reader: LogReader, wanted: Wanted, chosen: Chosen, file: BinaryIO
 
 def tiles_needed(size: int, first: int, end: int, earlier: Sequence[int]) -> set[Tile]:
     """The bundles and tiles of a pack; see the module's first lines."""
-    bundles = range(first // WIDTH, (end - 1) // WIDTH + 1)
+    bundles = range(max(first - 1, 0) // WIDTH, min(end, size - 1) // WIDTH + 1)
     places = [(0, index) for index in bundles]
     for tree in (size, *earlier):
         levels = range((tree.bit_length() + 7) // 8)

@@ -21,24 +21,16 @@ def main(words: list[str] | None = None) -> int:
     add("--earlier", action="append", default=[], type=Path, help="a checkpoint that you kept")
     given = parser.parse_args(words)
     try:
-        keys = [_key(text, LOG) for text in given.key]
-        witnesses = [_key(text, WITNESS) for text in given.witness]
+        keys = [Key.parse(text, LOG) for text in given.key]
+        witnesses = [Key.parse(text, WITNESS) for text in given.witness]
         kept = {str(path): path.read_bytes() for path in given.earlier}
         found = Check(Pack(given.pack), keys, witnesses, kept, given.quorum)
-    except (Unreadable, OSError) as exc:
+    except (Broken, Unreadable, OSError) as exc:
         return _end(2, f"could not check {given.pack}: {exc}")
     except Exception as exc:  # noqa: BLE001 - the edge: whatever a pack provokes is a sentence
         return _end(2, f"could not check {given.pack}: it provoked a {type(exc).__name__}")
-    count = found.problems
-    verdict = f"{count} problem{'s' * (count > 1)}" if count else "all that was checked holds"
-    return _end(1 if count else 0, *found.lines, f"{'result':<12}{verdict}")
-
-
-def _key(text: str, kind: int) -> Key:
-    try:
-        return Key.parse(text, kind)
-    except Broken as exc:
-        raise Unreadable(f"{text}: {exc}") from exc
+    verdict = f"{found.problems} problems" if found.problems else "all that was checked holds"
+    return _end(int(found.problems > 0), *found.lines, f"{'result':<12}{verdict}")
 
 
 def _end(status: int, *lines: str) -> int:

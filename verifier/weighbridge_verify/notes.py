@@ -16,9 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from . import Broken
 
 LOG, WITNESS = 1, 4
-_MAX_NOTE_BYTES = 1 << 18
 _LINE = re.compile("— ([^\\s+]+) ([A-Za-z0-9+/]+={0,2})")
-_SIZE = re.compile("0|[1-9][0-9]{0,17}")
 
 
 class Key(NamedTuple):
@@ -37,18 +35,17 @@ class Key(NamedTuple):
         raw = _base64(encoded)
         hashed = hashlib.sha256(name.encode(errors="replace") + b"\n" + raw).digest()[:4]
         if len(raw) != 33 or raw[0] != kind or not name or hashed.hex() != shown:
-            whose = "log" if kind == LOG else "witness"
-            raise Broken(f"it is not the key of a {whose}, NAME+ID+BASE64 (a C2SP vkey)")
+            raise Broken(f"it is not a public key of kind {kind}, NAME+ID+BASE64 (a C2SP vkey)")
         return cls(name, kind, raw[1:], hashed)
 
     def check(self, text: str, signature: bytes) -> int:
         """The time that a right signature names (0 for a log's); raises Broken if it is wrong."""
-        message, time_s = text.encode(), 0
+        time_s, message = 0, text
         if self.kind == WITNESS:
             time_s, signature = int.from_bytes(signature[:8], "big"), signature[8:]
-            message = f"cosignature/v1\ntime {time_s}\n{text}".encode()
+            message = f"cosignature/v1\ntime {time_s}\n{text}"
         try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
+            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message.encode())
         except (InvalidSignature, ValueError) as exc:
             raise Broken(f"the signature of {self.name} is wrong") from exc
         return time_s
@@ -66,18 +63,20 @@ class Signed(NamedTuple):
     @classmethod
     def parse(cls, data: bytes) -> "Signed":
         """Read a signed checkpoint; raises Broken."""
-        note = data[: _MAX_NOTE_BYTES + 1].decode(errors="replace")
+        note = data[: 1 << 18].decode(errors="replace")
         text, _, tail = note.rpartition("\n\n")
         body, lines = text.split("\n"), [_LINE.fullmatch(line) for line in tail.split("\n")[:-1]]
         if note.encode() != data or any(c < " " and c != "\n" for c in note) or note[-1:] != "\n":
             raise Broken("a checkpoint is too long, or not text in UTF-8")
-        signatures = [(line[1], _base64(line[2])) for line in lines if line]
-        if len(body) < 3 or "" in body or not lines or None in lines:
+        root = _base64("".join(body[2:3]))
+        if (
+            len(root) != 32
+            or "" in body
+            or not re.fullmatch("0|[1-9][0-9]{0,17}", body[1])
+            or not all(lines)
+        ):
             raise Broken("a checkpoint is not origin, size, root, an empty line and signatures")
-        root = _base64(body[2])
-        if not _SIZE.fullmatch(body[1]) or len(root) != 32:
-            raise Broken("the size or the root of a checkpoint is malformed")
-        split = [(name, raw[:4], raw[4:]) for name, raw in signatures]
+        split = [(line[1], _base64(line[2])[:4], _base64(line[2])[4:]) for line in lines if line]
         return cls(body[0], int(body[1]), root, text + "\n", split)
 
     def by(self, key: Key) -> int | None:
@@ -89,8 +88,8 @@ class Signed(NamedTuple):
 def _base64(text: str) -> bytes:
     try:
         raw = base64.b64decode(text, validate=True)
-    except ValueError as exc:
-        raise Broken("base64 is malformed") from exc
-    if base64.b64encode(raw).decode() != text:
-        raise Broken("base64 is not in its one form")
+    except ValueError:
+        raw = b""
+    if not raw or base64.b64encode(raw).decode() != text:
+        raise Broken("base64 is malformed, or not in its one form")
     return raw

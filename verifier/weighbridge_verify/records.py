@@ -7,11 +7,11 @@ report.json; every figure is counted from the records of the leaves that the pac
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from . import Broken
 
-_SAFE = 1 << 53
 _REPORT = {"format": str, "from_us": int, "to_us": int, "first_leaf": int, "end_leaf": int}
 _EVENT = {"type": str, "schema": int, "id": str, "time_us": int}
 _DECISION = {"instance": str, "seq": int, "model": str, "version": str}
@@ -20,34 +20,28 @@ _GAP = {"instance": str, "first_seq": int, "last_seq": int}
 
 def canonical(data: bytes, fields: dict[str, type]) -> dict[str, Any]:
     """The JSON object in `data`, which has `fields`; raises Broken if it has other bytes."""
-    try:
-        value = json.loads(data, parse_float=_refuse, parse_constant=_refuse, parse_int=_integer)
+    with suppress(ValueError, RecursionError):
+        value = json.loads(data, parse_float=int, parse_constant=int, parse_int=_integer)
         if type(value) is dict and _dump(value) == data:
             return _need(value, fields)
-    except (ValueError, RecursionError):
-        pass
     raise Broken("it is not a canonical JSON object")
 
 
 class Records:
     """Takes the records of a pack in order. Attributes: `problems`, in sentences; `leaves`."""
 
-    def __init__(self, report: bytes, origin: str, size: int) -> None:
+    def __init__(self, report: bytes, origin: str, size: int, most: int) -> None:
         """`report` is the pack's own: it says which leaves and which time; raises Broken."""
         self._given = canonical(report, _REPORT)
         self.leaves: tuple[int, int] = self._given["first_leaf"], self._given["end_leaf"]
-        if not 0 <= self.leaves[0] < self.leaves[1] <= size:
-            raise Broken("report.json is about records that the checkpoint does not cover")
-        self._about = {name: self._given[name] for name in _REPORT}
-        self._about |= {"origin": origin, "tree_size": size}
+        if not 0 <= self.leaves[0] < self.leaves[1] <= min(size, self.leaves[0] + 256 * most):
+            raise Broken("report.json is about records that the pack or the checkpoint lacks")
+        self._about: dict[str, Any] = {"origin": origin, "tree_size": size}
         self.problems: list[str] = []
         self._ids: dict[str, int] = {}
-        self._kinds: Counter[str] = Counter()
-        self._decisions: Counter[tuple[str, str, str]] = Counter()
-        self._outside = 0
+        self._kinds, self._decisions = Counter[str](), Counter[tuple[str, str, str]]()
         self._spans: dict[str, list[tuple[int, int, bool]]] = {}
-        self._gaps: list[dict[str, Any]] = []
-        self._erasures: list[dict[str, Any]] = []
+        self._lists: dict[str, list[dict[str, Any]]] = {"gaps": [], "erasures": []}
 
     def add(self, leaf: int, data: bytes) -> None:
         """Check one entry, and count it if it is among the leaves that the report is about."""
@@ -55,26 +49,27 @@ class Records:
             event = canonical(data, _EVENT)
             if self._ids.setdefault(event["id"], leaf) != leaf:
                 raise Broken(f"its id is that of record {self._ids[event['id']]}, too")
+            inside = self._given["from_us"] <= event["time_us"] < self._given["to_us"]
             if self.leaves[0] <= leaf < self.leaves[1]:
-                self._count(leaf, event)
+                self._count(leaf, event, inside)
+            elif inside and leaf in (self.leaves[0] - 1, self.leaves[1]):
+                raise Broken("it is of the time that the report names, but not in its range")
         except Broken as exc:
             self.problems.append(f"record {leaf}: {exc}")
 
-    def _count(self, leaf: int, event: dict[str, Any]) -> None:
+    def _count(self, leaf: int, event: dict[str, Any], inside: bool) -> None:
         kind = event["type"]
-        inside = self._given["from_us"] <= event["time_us"] < self._given["to_us"]
-        self._outside += not inside
         self._kinds[kind] += inside
         if kind == "decision":
-            name, seq, model, version = (_need(event, _DECISION)[field] for field in _DECISION)
+            name, seq, *served = (_need(event, _DECISION)[field] for field in _DECISION)
             self._span(name, seq, seq, decided=True)
-            self._decisions[model, version, str(event.get("arm_served") or "")] += inside
+            self._decisions[*served, str(event.get("arm_served") or "")] += inside
         elif kind == "gap":
             self._span(*(_need(event, _GAP)[field] for field in _GAP), decided=False)
-            shown = {field: event.get(field) for field in (*_GAP, "reason")}
-            self._gaps.append({"leaf": leaf, **shown})
+            said = {field: event.get(field) for field in (*_GAP, "reason")}
+            self._lists["gaps"].append(said | {"leaf": leaf})
         elif kind == "erasure":
-            self._erasures.append({"leaf": leaf, "unit_ref": event.get("unit_ref")})
+            self._lists["erasures"].append({"leaf": leaf, "unit_ref": event.get("unit_ref")})
 
     def _span(self, instance: str, first: int, last: int, *, decided: bool) -> None:
         if not 1 <= first <= last:
@@ -87,7 +82,7 @@ class Records:
             given = Counter(first for first, _, decided in self._spans[name] if decided)
             for first, last in found["missing"]:
                 yield "PROBLEM", f"instance {name}: {first} to {last} missing, no gap explains it"
-            for seq in sorted(seq for seq, count in given.items() if count > 1):
+            for seq in sorted((given - Counter(set(given))).keys()):
                 yield "PROBLEM", f"instance {name}: number {seq} was given to {given[seq]} answers"
             shown = "numbers {first_seq} to {last_seq}, {decisions} answers, {refused} refused"
             yield "found", f"instance {name}: {shown.format(**found)}"
@@ -107,17 +102,14 @@ class Records:
 
     def agree(self) -> None:
         """Compare the pack's report with what was counted; raises Broken."""
-        names = ("model", "version", "arm", "count")
         counted = sorted((*key, n) for key, n in self._decisions.items() if n)
-        counts = {
-            "records": {kind: count for kind, count in self._kinds.items() if count},
-            "records_outside_the_time": self._outside,
-            "decisions": [dict(zip(names, row, strict=True)) for row in counted],
-            "instances": self._instances(),
-            "gaps": self._gaps,
-            "erasures": self._erasures,
-        }
-        if _dump(self._given) != _dump(self._about | counts):
+        names = ("model", "version", "arm", "count")
+        counts = {name: self._given[name] for name in _REPORT} | {"records": dict(+self._kinds)}
+        outside = self.leaves[1] - self.leaves[0] - self._kinds.total()
+        counts |= self._about | {"records_outside_the_time": outside}
+        counts |= {"decisions": [dict(zip(names, row, strict=True)) for row in counted]}
+        counts |= self._lists | {"instances": self._instances()}
+        if _dump(self._given) != _dump(counts):
             raise Broken("report.json: counted again, the records give other figures")
 
 
@@ -131,12 +123,7 @@ def _need(event: dict[str, Any], fields: dict[str, type]) -> dict[str, Any]:
     raise Broken(f"it does not have {', '.join(fields)}")
 
 
-def _refuse(text: str) -> None:
-    raise ValueError(text)
-
-
 def _integer(text: str) -> int:
-    number = int(text) if len(text) <= 17 else _SAFE
-    if not -_SAFE < number < _SAFE:
+    if len(text) > 17 or abs(int(text)) >= 1 << 53:
         raise ValueError(text)
-    return number
+    return int(text)

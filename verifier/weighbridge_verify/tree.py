@@ -14,16 +14,11 @@ from .archive import Pack
 WIDTH = 256
 
 
-def leaf_hash(entry: bytes) -> bytes:
-    """The hash of an entry as a leaf."""
-    return hashlib.sha256(b"\0" + entry).digest()
-
-
 def fold(row: Sequence[bytes]) -> bytes:
     """The root over 2**n hashes."""
     while len(row) > 1:
-        pairs = range(0, len(row), 2)
-        row = [hashlib.sha256(b"\1" + row[i] + row[i + 1]).digest() for i in pairs]
+        pairs = zip(row[::2], row[1::2], strict=True)
+        row = [hashlib.sha256(b"\1" + left + right).digest() for left, right in pairs]
     return row[0]
 
 
@@ -39,15 +34,11 @@ class Tree:
     """The tiles of a pack, by level and index. Attributes: `names`, those that belong into it."""
 
     def __init__(self, pack: Pack, size: int, bundles: range, earlier: Iterable[int]) -> None:
-        """Read every tile; raises Broken where one is missing or has the wrong length.
-
-        They are the bundles, the right edges of the tree and of earlier trees, and all parents.
-        """
+        """Read the bundles, the right edges of this tree and earlier ones, and all parents."""
         self._pack, self._size = pack, size
+        edges = [(n, tree >> 8 * n) for tree in (size, *earlier) for n in range(8)]
         todo = [(0, index) for index in bundles]
-        for tree in (size, *earlier):
-            edges = ((level, tree >> 8 * level) for level in range(8))
-            todo += [(level, count // WIDTH) for level, count in edges if count % WIDTH]
+        todo += [(level, count // WIDTH) for level, count in edges if count % WIDTH]
         self._rows: dict[tuple[int, int], list[bytes]] = {}
         self.names: dict[tuple[int, int], str] = {}
         for level, index in todo:  # grows while it is walked
@@ -56,10 +47,14 @@ class Tree:
             width = min(WIDTH, (size >> 8 * level) - index * WIDTH)
             bundle = level == 0 and index in bundles
             self.names[level, index] = tile_name("entries" if bundle else level, index, width)
-            row = map(leaf_hash, self.entries(index)) if bundle else self._hashes(level, index)
-            self._rows[level, index] = list(row)
-            if len(self._rows[level, index]) != width:
-                raise Broken(f"{self.names[level, index]} does not hold {width}")
+            if bundle:
+                row = [hashlib.sha256(b"\0" + entry).digest() for entry in self.entries(index)]
+            else:
+                data = pack[self.names[level, index]]
+                row = [data[i : i + 32] for i in range(0, len(data), 32)]
+            if len(row) != width:
+                raise Broken(f"{self.names[level, index]} does not hold {width} hashes or records")
+            self._rows[level, index] = row
             if width == WIDTH:
                 todo.append((level + 1, index // WIDTH))
 
@@ -76,27 +71,17 @@ class Tree:
 
     def check(self, root: bytes) -> None:
         """Whether every tile leads to the signed root; raises Broken, which names others."""
-        above = (
-            (level, index, self._rows.get((level + 1, index // WIDTH), []))
-            for level, index in self._rows
-        )
-        wrong = [
-            self.names[level, index]
-            for level, index, row in above
-            if len(self._rows[level, index]) == WIDTH
-            and fold(self._rows[level, index]) != row[index % WIDTH]
-        ]
-        if wrong:
-            raise Broken(f"changed, exchanged or moved: {', '.join(wrong[:20])}")
-        if self.root(self._size) != root:
-            raise Broken(
-                "the hashes lead to another root than the signed one: a record or a hash "
-                "was changed, put in, taken out or moved"
-            )
+        wrong = []
+        for (level, index), row in self._rows.items():
+            above = self._rows.get((level + 1, index // WIDTH), [])
+            if len(row) == WIDTH and fold(row) != above[index % WIDTH]:
+                wrong.append(self.names[level, index])
+        if wrong or self.root(self._size) != root:
+            raise Broken(f"a record or hash was changed, put in, taken out or moved: {wrong[:20]}")
 
     def root(self, size: int) -> bytes | None:
         """The root of the first `size` leaves; None if their right edge is not among the tiles."""
-        root = None
+        root = b""
         for level in range(size.bit_length()):
             if size >> level & 1:
                 start = (size >> level) - 1 << level % 8  # in hashes of the tile's level
@@ -104,9 +89,5 @@ class Tree:
                 if row is None:
                     return None
                 peak = fold(row[start % WIDTH : start % WIDTH + (1 << level % 8)])
-                root = peak if root is None else fold([peak, root])
-        return hashlib.sha256(b"").digest() if root is None else root
-
-    def _hashes(self, level: int, index: int) -> list[bytes]:
-        data = self._pack[self.names[level, index]]
-        return [data[i : i + 32] for i in range(0, len(data), 32)]
+                root = fold([peak, root]) if root else peak
+        return root or hashlib.sha256().digest()
