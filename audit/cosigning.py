@@ -216,9 +216,9 @@ class _Asker(threading.Thread):
         )
         try:
             connection.request("POST", f"{parts.path}/add-checkpoint", body.encode())
-            answer = connection.getresponse()
-            kind = answer.headers.get_content_type()
-            return answer.status, kind, answer.read(_ANSWER_BYTES).decode(errors="replace")
+            with connection.getresponse() as answer:
+                kind = answer.headers.get_content_type()
+                return answer.status, kind, answer.read(_ANSWER_BYTES).decode(errors="replace")
         except (OSError, http.client.HTTPException) as exc:
             raise WitnessRefusal(f"it could not be reached: {type(exc).__name__}") from exc
         finally:

@@ -18,6 +18,7 @@ __all__ = ["WitnessDoor"]
 
 log = logging.getLogger("weighbridge.witness")
 _BODY_S = 10.0
+_UNREAD = (408, 413)
 
 
 class WitnessDoor:
@@ -39,6 +40,8 @@ class WitnessDoor:
         found = await self._answer(scope["method"], scope["path"], receive)
         body = found.body.encode()
         headers = [(b"content-type", found.kind.encode()), (b"content-length", b"%d" % len(body))]
+        if found.status in _UNREAD:
+            headers.append((b"connection", b"close"))  # or the rest would be read all the same
         await send({"type": "http.response.start", "status": found.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
