@@ -132,6 +132,7 @@ class _Asker(threading.Thread):
         self._tls = ssl.create_default_context() if address.url.startswith("https:") else None
         self.due = threading.Event()
         self.closed = threading.Event()
+        self._asked = False  # once after a start in any case: that shows a log that was rolled back
         self.state = WitnessState(address.key.name, self._kept())
 
     def run(self) -> None:
@@ -165,12 +166,14 @@ class _Asker(threading.Thread):
         if note is None:
             return
         tree = open_checkpoint(note, self._log_key)
-        if tree.size <= self.state.cosigned and self.state.failure is None:
+        known = self._asked and tree.size <= self.state.cosigned and self.state.failure is None
+        if known or tree.size == 0:
             return
         lines = self._ask(note, tree)
         cosigned = self._checked(note, lines)
         write_cosigned(self._directory, self._address.key, cosigned)
         self.state = WitnessState(self.state.name, tree.size)
+        self._asked = True
 
     def _ask(self, note: str, tree: Checkpoint) -> str:
         """Submit a checkpoint, from the size that the witness knows; learns it if need be."""

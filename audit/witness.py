@@ -8,7 +8,8 @@ Implements the witness's side of C2SP tlog-witness (c2sp.org/tlog-witness), `add
     <the checkpoint>
 
 200 gives cosignature lines; 409 the size it knows, as text/x.tlog.size; 404 an unknown log, 403 one
-that did not sign, 422 a proof that does not hold, 400 what is not a request. State, one file a log:
+that did not sign, 422 a proof that does not hold or another root at the same size (409 in version
+1.0 of the protocol, which cosigning.py reads, too), 400 what is no request. State, one a log:
 
     <state>/checkpoints/<first 32 hex digits of SHA-256 of the origin>
 
@@ -163,9 +164,11 @@ class Witness:
 
     def _advance(self, tree: Checkpoint, request: Request, text: str) -> Answer:
         last, last_s = self._last[tree.origin]
-        if request.old != last.size or (tree.size == last.size and tree.root != last.root):
+        if request.old != last.size:
             return Answer(409, f"{last.size}\n", SIZE_TYPE)
         try:
+            if tree.size == last.size and tree.root != last.root:
+                raise ProofError("two trees of one size")
             verify_consistency(last.size, tree.size, last.root, tree.root, request.proof)
         except ProofError:
             return Answer(422, "the proof does not lead from the tree cosigned last to this one\n")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import re
 import socket
 import time
@@ -60,7 +59,6 @@ def run_witness(  # noqa: PLR0917  typer reads a command's options from its para
         raise ValueError(f"{host} can be reached by others; say --allow-remote if that is meant")
     if prefix and not re.fullmatch(r"(/[\w.~-]+)+", prefix, re.ASCII):
         raise ValueError("--prefix is a path such as /w1, without a slash at its end")
-    logging.getLogger("weighbridge.witness").setLevel(logging.INFO)
     keys = [VerifierKey.parse(key) for key in log]
     with closing(Witness(state, cosigner, keys, now_s=lambda: int(time.time()))) as witness:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

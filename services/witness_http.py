@@ -19,6 +19,7 @@ __all__ = ["WitnessDoor"]
 log = logging.getLogger("weighbridge.witness")
 _BODY_S = 10.0
 _UNREAD = (408, 413)
+_REFUSED = (403, 422)  # a stranger's key, or a log that contradicts itself: the operator is told
 
 
 class WitnessDoor:
@@ -64,7 +65,8 @@ class WitnessDoor:
         except OSError:
             log.exception("the state could not be written; nothing was signed")
             return Answer(503, "the witness cannot keep its state now; nothing was signed\n")
-        log.info("answered %d", found.status)
+        if found.status in _REFUSED:
+            log.warning("refused a checkpoint with %d: %s", found.status, found.body.strip())
         return found
 
 

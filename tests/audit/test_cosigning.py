@@ -86,6 +86,20 @@ def test_a_witness_that_comes_later_or_forgets_nothing_is_asked_from_what_it_kno
         again.close()
 
 
+def test_a_log_and_its_memory_rolled_back_together_are_an_alarm_at_the_start(world, tmp_path):
+    older = asyncio.run(build_world(tmp_path / "older", [5], payload_every=0))
+    with running(tmp_path / "w", world.key) as witness:
+        for log, size in ((older, 5), (world, 305)):
+            cosigning = asking(log, witness.address)
+            cosigning.start()
+            until(lambda c=cosigning, size=size: c.states()[0].cosigned == size)
+            cosigning.close()
+        restored = asking(older, witness.address)
+        restored.start()
+        until(lambda: restored.states()[0].alarm)
+        restored.close()
+
+
 def test_two_witnesses_sign_one_note(world, tmp_path):
     with (
         running(tmp_path / "a", world.key, name="example.org/a") as one,

@@ -86,7 +86,7 @@ def test_another_old_size_is_a_conflict_that_names_the_right_one(witness):
 
 def test_a_fork_is_refused_at_every_size(witness):
     submit(witness, 0, 6)
-    assert submit(witness, 6, 6, FORKED).status == 409
+    assert submit(witness, 6, 6, FORKED).status == 422
     assert submit(witness, 6, 9, FORKED).status == 422
     assert submit(witness, 6, 9).status == 200
 
@@ -115,7 +115,7 @@ def test_a_first_checkpoint_has_no_proof(witness):
 def test_the_empty_tree_has_one_root(witness):
     empty = SIGNER.sign(Checkpoint(ORIGIN, 0, EMPTY_ROOT).text())
     other = SIGNER.sign(Checkpoint(ORIGIN, 0, bytes(32)).text())
-    assert witness.add_checkpoint(format_request(0, [], other).encode()).status == 409
+    assert witness.add_checkpoint(format_request(0, [], other).encode()).status == 422
     assert witness.add_checkpoint(format_request(0, [], empty).encode()).status == 200
     assert submit(witness, 0, 5).status == 200
 
