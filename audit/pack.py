@@ -21,6 +21,7 @@ Read next: pack_report.py (what is counted), pack_zip.py (the bytes), pack_readm
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO, NamedTuple
@@ -35,7 +36,7 @@ from .pack_readme import readme
 from .pack_report import PackReport, explains
 from .pack_zip import write_archive
 from .reader import LogReader
-from .tiles import HASH_BYTES, WIDTH, Tile, TileReader, format_bundle
+from .tiles import HASH_BYTES, WIDTH, Tile, TileReader, format_bundle, parse_bundle
 
 PACK_FORMAT = "weighbridge-evidence-pack/1"
 
@@ -207,10 +208,10 @@ class _Pack:
 
     def _tile(self, tile: Tile) -> bytes:
         """The bytes of a tile, after comparing them with the tile above."""
-        level, start = max(tile.level, 0), tile.index * WIDTH
+        level = max(tile.level, 0)
         data = row = held = self._hashes.hashes(level, tile.index)
         if tile.level < 0:
-            entries = [entry for _, entry in self._reader.raw(start, start + tile.width)]
+            entries = self._entries(tile)
             data, row = format_bundle(entries), b"".join(map(leaf_hash, entries))
         whole = tile.width == WIDTH
         if row != held or (whole and not self._fits_parent(level, tile.index)):
@@ -221,6 +222,15 @@ class _Pack:
                 found="others",
             )
         return data
+
+    def _entries(self, tile: Tile) -> list[bytes]:
+        """The entries of a bundle: from its file if it is full, else from the log."""
+        if tile.width == WIDTH:
+            with suppress(OSError, ValueError):
+                data = (self._reader.directory / tile.path()).read_bytes()
+                return parse_bundle(data, WIDTH)
+        start = tile.index * WIDTH
+        return [entry for _, entry in self._reader.raw(start, start + tile.width)]
 
     def _fits_parent(self, level: int, index: int) -> bool:
         row = self._hashes.hashes(level, index)

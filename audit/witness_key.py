@@ -61,7 +61,7 @@ def _load(path: Path, name: str | None) -> Cosigner:
     if not (path.parent / "checkpoints").is_dir():
         raise KeyFileError(
             f"could not use {path}: what it signed is lost ({path.parent / 'checkpoints'}), so it "
-            "could contradict itself; restore that folder, or make a new witness elsewhere"
+            "could contradict itself; make a new witness, with a new key, in another folder"
         )
     try:
         line = path.read_text(encoding="utf-8")

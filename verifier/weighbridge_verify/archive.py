@@ -48,7 +48,8 @@ class Pack:
         """Compare every member with its checksum, and with the manifest; raises Broken."""
         files = {name: hashlib.sha256(self[name]).hexdigest() for name in self.names - {MANIFEST}}
         data = self[MANIFEST]
-        changed = {name for name, digest in files.items() if digest.encode() not in data}
+        named = {digest.decode() for digest in re.findall(rb"[0-9a-f]{64}", data)}
+        changed = {name for name, digest in files.items() if digest not in named}
         if self._damaged or changed:
             raise Broken(f"these files were changed: {', '.join(sorted(self._damaged | changed))}")
         right = json.dumps({"files": files, "format": FORMAT}, sort_keys=True)
