@@ -149,7 +149,9 @@ class _Pack:
         notes = [latest, *cosigned] + ([] if wanted.since is None else [wanted.since])
         self._notes = _by_tree(notes, wanted.log_key)
         since = 0 if wanted.since is None else open_checkpoint(wanted.since, wanted.log_key).size
-        self.tree = self._main(open_checkpoint(latest, wanted.log_key), max(chosen.end, since))
+        newest = open_checkpoint(latest, wanted.log_key)
+        # One record more than the range, if there is one: it shows where the time ends.
+        self.tree = self._main(newest, max(min(chosen.end + 1, newest.size), since))
         self._earlier = {tree.size: tree for tree in self._notes if tree.size < self.tree.size}
         for tree in self._earlier.values():
             _check_root(self._hashes, tree)

@@ -1,5 +1,6 @@
 """Cosignatures as the public witness network writes them; our own in the same bytes."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -12,8 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit.cosignature import Cosigner, CosignerKey, cosignatures, with_signatures
+from audit.cosigned import cosigned_path, write_cosigned
 from audit.errors import NoteError
 from audit.note import Checkpoint, Signer, VerifierKey, open_checkpoint, parse_signature, split_note
+from audit.prove import parse_proof, prove, verify_proof
+from audit.publish import read_checkpoint
+from audit.reader import LogReader
+from tests.audit.worlds import build_world
 from weighbridge_verify import Broken
 from weighbridge_verify.notes import LOG, WITNESS, Key, Signed
 
@@ -114,3 +120,17 @@ def test_any_time_reads_back(time_s):
 def test_a_time_that_no_cosignature_can_hold_is_refused(time_s):
     with pytest.raises(NoteError):
         COSIGNER.cosign(TREE.text(), time_s)
+
+
+def test_a_proof_carries_the_cosignatures_of_its_checkpoint(tmp_path):
+    world = asyncio.run(build_world(tmp_path, [9], payload_every=0))
+    note = read_checkpoint(world.directory)
+    line = COSIGNER.cosign(split_note(note)[0], 7).rstrip("\n")
+    reader = LogReader(world.directory)
+    assert "example.org/w" not in prove(reader, 3)
+    write_cosigned(world.directory, COSIGNER.key, with_signatures(note, [line]))
+    proof = prove(reader, 3)
+    assert cosignatures(parse_proof(proof).note, [COSIGNER.key])
+    assert verify_proof(proof, reader.entry(3).data, world.key).index == 3
+    cosigned_path(world.directory, COSIGNER.key).write_text("damaged")
+    assert verify_proof(prove(reader, 3), reader.entry(3).data, world.key).index == 3

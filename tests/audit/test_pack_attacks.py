@@ -343,7 +343,7 @@ def test_a_name_that_is_there_twice(pack, tmp_path, capsys):
 )
 def test_malformed_members_are_sentences_not_tracebacks(pack, judged, name, data):
     if (name, data) == ("keys/witnesses", b""):
-        pytest.skip("that is what it holds")
+        data = b"\n"  # empty is what it holds: a line that is no key
     judged(members_of(pack) | {name: data})
 
 

@@ -354,3 +354,41 @@ submit(witness, 0, 5)
     assert submit(witness, 0, 5).body == "5\n"
     assert submit(witness, 5, 5).status == 200
     witness.close()
+
+
+def test_killed_at_any_moment_it_has_cosigned_one_history(tmp_path):
+    """A child cosigns 1, 2, 3, … and is killed; the next one never contradicts what it said."""
+    script = """
+import sys
+from pathlib import Path
+from tests.audit.test_witness import COSIGNER, SIGNER, submit
+from audit.witness import Witness
+witness = Witness(Path(sys.argv[1]), COSIGNER, [SIGNER.verifier_key], now_s=lambda: 7)
+size = next(iter(witness.sizes().values()))
+print("from", size, flush=True)
+while size < 70:
+    assert submit(witness, size, size + 1).status == 200
+    size += 1
+    print("said", size, flush=True)
+"""
+    dice, said = random.Random(7), 0
+    for _ in range(12):
+        child = subprocess.Popen(
+            [sys.executable, "-c", script, tmp_path / "w"], stdout=subprocess.PIPE, text=True
+        )
+        begun = int(child.stdout.readline().split()[1])
+        assert begun in (said, said + 1), "what was said was kept, and at most one more"
+        for _ in range(dice.randrange(1, 5)):
+            line = child.stdout.readline()
+            said = int(line.split()[1]) if line else said
+        child.kill()
+        rest = child.stdout.read().splitlines()
+        said = max([said, begun, *(int(line.split()[1]) for line in rest if line[-1:].isdigit())])
+        child.wait()
+        child.stdout.close()
+    witness = Witness(tmp_path / "w", COSIGNER, [SIGNER.verifier_key], now_s=lambda: 8)
+    kept = witness.sizes()[ORIGIN]
+    assert said <= kept <= said + 1
+    assert submit(witness, kept, 70, FORKED).status == 422
+    assert submit(witness, kept, 70).status == 200
+    witness.close()

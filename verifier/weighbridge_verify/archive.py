@@ -38,10 +38,10 @@ class Pack:
         self.names = set(self._places)
 
     def __getitem__(self, name: str) -> bytes:
-        """The bytes of a member; raises Broken if the pack has none of that name or size."""
+        """The bytes of a member; raises Broken if the pack has none of that name."""
         start, length = self._places.get(name, (0, 0))
-        if not start or length > _MEMBER_BYTES:
-            raise Broken(f"{name} is missing from the pack, or larger than {_MEMBER_BYTES} bytes")
+        if not start:
+            raise Broken(f"{name} is missing from the pack")
         return self._data[start : start + length]
 
     def check(self) -> None:
@@ -66,8 +66,8 @@ class Pack:
             name = self._data[offset + _LOCAL.size : start]
             if tuple(fixed) != _FIXED or packed != length or extra or not _NAME.fullmatch(name):
                 raise Unreadable(f"the member at byte {offset} is not in the one form of a pack")
-            if name <= before or start + length > len(self._data):
-                raise Unreadable(f"the member at byte {offset} is cut, doubled or out of order")
+            if name <= before or length > min(_MEMBER_BYTES, len(self._data) - start):
+                raise Unreadable(f"the member at byte {offset} is cut, too large or out of place")
             if zlib.crc32(self._data[start : start + length]) != check:
                 self._damaged.add(name.decode())
             entry = (b"PK\1\2", 3 << 8 | 20, *_FIXED, check, length, length, len(name), 0)
@@ -77,5 +77,5 @@ class Pack:
         if not 0 < count < 0xFFFF:
             raise Unreadable("it is not a zip archive that begins with a member")
         end = _END.pack(b"PK\5\6", 0, 0, count, count, len(listing), offset, 0)
-        if self._data[offset:] != listing + end:
+        if self._data[offset : offset + len(listing) + _END.size + 1] != listing + end:
             raise Unreadable("its directory is not that of its members: cut, extended or changed")

@@ -52,7 +52,7 @@ class Check:
         self._say("NOT CHECKED", "numbers before an instance's first or after its last; README.txt")
 
     def _say(self, word: str, text: str) -> None:
-        self.lines.append(f"{word:<12}" + "".join(c if c.isprintable() else "?" for c in text))
+        self.lines.append(f"{word:<12}" + "".join(c if " " <= c <= "~" else "?" for c in text))
         self.problems += word == "PROBLEM"
 
     @contextmanager
@@ -84,8 +84,8 @@ class Check:
         known, seen = dict.fromkeys([*mine, *self._named("keys/witnesses", WITNESS)]), 0
         for key in known:
             time_s, whose = self._signed.by(key), "yours" if key in mine else "from the pack"
-            moment = datetime.fromtimestamp(min(time_s or 0, 1 << 36), UTC)
-            done = "did not cosign" if time_s is None else f"cosigned at {moment:%F %T} UTC"
+            moment = f"{datetime.fromtimestamp(min(time_s or 0, 1 << 36), UTC):%Y-%m-%d %H:%M:%S}"
+            done = "did not cosign" if time_s is None else f"cosigned at {moment} UTC"
             self._say("found", f"witness {key.name} (its key is {whose}) {done}")
             seen += time_s is not None and key in mine
         ids = {(key.name, key.key_id) for key in [*self._keys, *known]}
