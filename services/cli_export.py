@@ -20,7 +20,8 @@ from audit.errors import NotFound, NotYetCheckpointed
 from audit.keys import Keyring
 from audit.log import has_writer
 from audit.note import VerifierKey
-from audit.pack import Chosen, Wanted, choose, write_pack
+from audit.pack import write_pack
+from audit.pack_range import Chosen, Wanted, choose
 from audit.reader import LogReader
 
 from .settings import settings

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit.canonical import dumps
-from audit.pack import Wanted, choose, write_pack
+from audit.pack import write_pack
+from audit.pack_range import Wanted, choose
 from audit.pack_zip import write_archive
 from audit.reader import LogReader
 from tests.audit.worlds import START_US

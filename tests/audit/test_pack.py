@@ -19,7 +19,8 @@ from audit.keys import Keyring
 from audit.merkle import LeafHashes, leaf_hash, range_root
 from audit.notary import Notary
 from audit.note import split_note
-from audit.pack import Wanted, choose, tiles_needed
+from audit.pack import tiles_needed
+from audit.pack_range import Wanted, choose
 from audit.publish import read_checkpoint
 from audit.reader import LogReader
 from audit.record import Erasure, Gap
