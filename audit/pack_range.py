@@ -1,8 +1,8 @@
 """Which leaves an evidence pack is about: those of a time, and those that their numbers need.
 
 Rule: the range is one run of leaves; it begins and ends with a record of the time asked for, or
-with one that accounts for a number between two numbers in it. So a hole that the pack shows is a hole in
-the log. Only signed leaves count.
+with one that accounts for a number between two numbers in it. So a hole that the pack shows is a
+hole in the log. Only signed leaves count.
 Read next: pack.py (what is written about them).
 """
 
