@@ -7,7 +7,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 export WEIGHBRIDGE_HOME ?= .weighbridge
 export BENTOML_HOME ?= $(abspath $(WEIGHBRIDGE_HOME))/bentoml
 
-.PHONY: install serve train demo test test-slow check format bento bench bench-serving bench-gpu lock clean
+.PHONY: install serve train demo test test-slow check format bento verify-wheel bench bench-serving bench-gpu lock clean
 
 install: .venv/.ready .venv-clients/.ready
 
@@ -47,6 +47,10 @@ check: .venv/.ready
 
 format: .venv/.ready
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+# The reviewer's verifier, a wheel of its own; needs no network.
+verify-wheel: .venv/.ready
+	$(BIN)/pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir dist ./verifier
 
 bento: train
 	$(BIN)/weighbridge bento

@@ -92,6 +92,7 @@ class Notary:
         self._joined: dict[str, list[Told]] = {}
         self.failure: str | None = None
         self.checkpoint_failure: str | None = None
+        self.on_checkpoint: Callable[[], None] = lambda: None  # in the signer's thread
 
     @classmethod
     async def open(
@@ -279,7 +280,7 @@ class Notary:
         Raises:
             LogUnavailable: the disk refused; the last checkpoint stands.
         """
-        return await self._in_signer(self._log.publish)
+        return await self._in_signer(self._publish)
 
     async def prove(self, index: int) -> str:
         """The tlog-proof of a durable leaf, signing a checkpoint first if none covers it."""
@@ -359,13 +360,18 @@ class Notary:
 
     async def _publish_once(self) -> None:
         try:
-            await self._in_signer(self._log.publish)
+            await self._in_signer(self._publish)
         except Exception as error:  # noqa: BLE001 - signing must go on; readiness shows why
             # Receipts stay valid; the next round signs them.
             _LOGGER.warning("could not sign a checkpoint: %s", error)
             self.checkpoint_failure = str(error)
         else:
             self.checkpoint_failure = None
+
+    def _publish(self) -> Checkpoint:
+        signed = self._log.publish()
+        self.on_checkpoint()
+        return signed
 
     async def _in_signer(self, work: Callable[[], "_T"]) -> "_T":
         return await self._loop.run_in_executor(self._signer, work)

@@ -22,14 +22,13 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from .errors import NoteError
 
-_ED25519 = b"\x01"
 _MAX_SIGNATURES = 100
 _SIGNATURE_LINE = re.compile("— ([^\\s+]+) ([A-Za-z0-9+/]+={0,2})")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -39,34 +38,40 @@ _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 class VerifierKey:
     """A public key with the name it signs under."""
 
+    algorithm: ClassVar[bytes] = b"\x01"  # Ed25519 over the note's text
     name: str
     public: bytes
 
     @classmethod
-    def parse(cls, vkey: str) -> "VerifierKey":
+    def parse(cls, vkey: str) -> Self:
         """Read C2SP's text form, `name+hexkeyid+base64(type ‖ key)`; the inverse of `str`.
 
         Raises:
-            NoteError: malformed, not Ed25519, or the key id does not match.
+            NoteError: malformed, of another kind, or the key id does not match.
         """
         name, _, rest = vkey.strip().partition("+")
         key_id, _, encoded = rest.partition("+")
-        raw = _base64(encoded, "the verifier key")
-        if len(raw) != 33 or raw[:1] != _ED25519 or not _is_name(name):
-            raise NoteError(f"could not read the verifier key {vkey!r}: not an Ed25519 vkey")
+        raw = decode_base64(encoded, "the verifier key")
+        if len(raw) != 33 or raw[:1] != cls.algorithm or not is_name(name):
+            raise NoteError(
+                f"could not read the verifier key {vkey!r}: not an Ed25519 vkey of type "
+                f"{cls.algorithm.hex()}"
+            )
         key = cls(name, raw[1:])
         if key.key_id.hex() != key_id:
             raise NoteError(f"could not read the verifier key {vkey!r}: its key id is wrong")
         return key
 
     def __str__(self) -> str:
-        encoded = base64.b64encode(_ED25519 + self.public).decode()
+        encoded = base64.b64encode(self.algorithm + self.public).decode()
         return f"{self.name}+{self.key_id.hex()}+{encoded}"
 
     @cached_property
     def key_id(self) -> bytes:
         """The four bytes that name this key in a signature."""
-        return hashlib.sha256(self.name.encode() + b"\n" + _ED25519 + self.public).digest()[:4]
+        return hashlib.sha256(self.name.encode() + b"\n" + self.algorithm + self.public).digest()[
+            :4
+        ]
 
     def verify(self, text: str, signature: bytes) -> bool:
         """Whether `signature` (64 bytes) is this key's over `text`."""
@@ -86,7 +91,7 @@ class Signer:
     """
 
     def __init__(self, name: str, seed: bytes) -> None:
-        if not _is_name(name):
+        if not is_name(name):
             raise NoteError(f"could not use {name!r} as a log's name: no spaces, no plus sign")
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self.verifier_key = VerifierKey(name, self._key.public_key().public_bytes_raw())
@@ -110,9 +115,9 @@ def open_note(note: str, *keys: VerifierKey) -> str:
     Raises:
         NoteError: malformed, or not signed by any of `keys`.
     """
-    text, lines = _split(note)
+    text, lines = split_note(note)
     verified = False
-    for name, key_id, signature in map(_parse_signature, lines):
+    for name, key_id, signature in map(parse_signature, lines):
         for key in keys:
             if (key.name, key.key_id) == (name, key_id):
                 if not key.verify(text, signature):
@@ -126,7 +131,7 @@ def open_note(note: str, *keys: VerifierKey) -> str:
 
 def signature_names(note: str) -> list[str]:
     """Who claims to have signed `note`; proves nothing."""
-    return [_parse_signature(line)[0] for line in _split(note)[1]]
+    return [parse_signature(line)[0] for line in split_note(note)[1]]
 
 
 class Checkpoint(NamedTuple):
@@ -153,7 +158,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
     origin, size, root = lines[:3]
     if not _SIZE.fullmatch(size):
         raise NoteError(f"could not read the checkpoint: {size!r} is not a tree size")
-    raw = _base64(root, "the root hash")
+    raw = decode_base64(root, "the root hash")
     if len(raw) != 32:
         raise NoteError("could not read the checkpoint: the root hash is not 32 bytes")
     return Checkpoint(origin, int(size), raw)
@@ -171,7 +176,12 @@ def open_checkpoint(note: str, *keys: VerifierKey) -> Checkpoint:
     return checkpoint
 
 
-def _split(note: str) -> tuple[str, list[str]]:
+def split_note(note: str) -> tuple[str, list[str]]:
+    """The text of a note and its signature lines, unverified.
+
+    Raises:
+        NoteError: malformed.
+    """
     text, separator, tail = note.rpartition("\n\n")
     text += "\n"
     lines = tail.split("\n")
@@ -182,17 +192,27 @@ def _split(note: str) -> tuple[str, list[str]]:
     return text, lines[:-1]
 
 
-def _parse_signature(line: str) -> tuple[str, bytes, bytes]:
+def parse_signature(line: str) -> tuple[str, bytes, bytes]:
+    """Name, key id (4 bytes) and signature of one signature line, unverified.
+
+    Raises:
+        NoteError: malformed.
+    """
     match = _SIGNATURE_LINE.fullmatch(line)
-    if not match:
+    if not match or not is_name(match[1]):
         raise NoteError(f"could not read the note: {line!r} is not a signature line")
-    raw = _base64(match[2], "a signature")
+    raw = decode_base64(match[2], "a signature")
     if len(raw) < 5:
         raise NoteError("could not read the note: a signature is too short")
     return match[1], raw[:4], raw[4:]
 
 
-def _base64(text: str, what: str) -> bytes:
+def decode_base64(text: str, what: str) -> bytes:
+    """Read base64 in its one form; `what` names it in the refusal.
+
+    Raises:
+        NoteError: not base64, or not as an encoder writes it.
+    """
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as exc:
@@ -202,8 +222,9 @@ def _base64(text: str, what: str) -> bytes:
     return raw
 
 
-def _is_name(name: str) -> bool:
-    return bool(name) and "+" not in name and not any(c.isspace() for c in name)
+def is_name(name: str) -> bool:
+    """Whether a key may sign under `name`."""
+    return bool(name) and not any(c.isspace() or c < " " or c == "+" for c in name)
 
 
 def _is_text(text: str) -> bool:

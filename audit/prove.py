@@ -16,11 +16,22 @@ Read next: verify.py (whole logs).
 import base64
 import binascii
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-from .errors import NotFound, NotYetCheckpointed, ProofError
+from .cosignature import with_signatures
+from .cosigned import read_cosigned
+from .errors import LogDamaged, NotFound, NotYetCheckpointed, ProofError
 from .merkle import inclusion_proof, leaf_hash, verify_inclusion
-from .note import Checkpoint, VerifierKey, open_checkpoint, parse_checkpoint, signature_names
+from .note import (
+    Checkpoint,
+    VerifierKey,
+    open_checkpoint,
+    parse_checkpoint,
+    signature_names,
+    split_note,
+)
 from .reader import LogReader
 from .tiles import TileReader
 
@@ -78,7 +89,7 @@ def prove(reader: LogReader, index: int) -> str:
         NotYetCheckpointed: it is durable but not yet signed; ask again in a second.
         ProofError, LogDamaged: the tiles or the log do not lead to the signed root.
     """
-    note = reader.checkpoint()
+    note = _with_cosignatures(reader.directory, reader.checkpoint())
     checkpoint = parse_checkpoint(note[: note.rindex("\n\n") + 1])
     if index >= checkpoint.size:
         if index < reader.size():
@@ -88,6 +99,15 @@ def prove(reader: LogReader, index: int) -> str:
     path = inclusion_proof(TileReader(reader.directory, checkpoint.size), index, checkpoint.size)
     verify_inclusion(index, checkpoint.size, leaf_hash(entry.data), path, checkpoint.root)
     return format_proof(index, path, note)
+
+
+def _with_cosignatures(directory: Path, note: str) -> str:
+    """The checkpoint with what witnesses signed of it, if they did already."""
+    with suppress(LogDamaged):  # that is for `verify` to say; the proof stands without
+        for cosigned in read_cosigned(directory):
+            if split_note(cosigned)[0] == split_note(note)[0]:
+                return with_signatures(note, split_note(cosigned)[1])
+    return note
 
 
 def verify_proof(text: str, entry: bytes, public_key: VerifierKey | str | bytes) -> Proven:

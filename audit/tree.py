@@ -7,6 +7,7 @@ Read next: verify.py.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from .findings import Collector
@@ -14,7 +15,7 @@ from .merkle import EMPTY_ROOT
 from .note import Checkpoint
 from .tiles import HASH_BYTES, WIDTH, Tile, TileBuilder, tiles_of
 
-_ROOT_STEP, _TILE_STEP, _EARLIER_STEP = 3, 4, 5
+_ROOT_STEP, _TILE_STEP, _EARLIER_STEP, _COSIGNED_STEP = 3, 4, 5, 10
 
 
 class TreeChecker:
@@ -26,16 +27,18 @@ class TreeChecker:
         found: Collector,
         signed: Checkpoint | None,
         earlier: Checkpoint | None,
+        cosigned: Sequence[Checkpoint] = (),
     ) -> None:
         self._directory = directory
         self._found = found
         self._signed = signed
-        self._earlier = earlier
+        self._earlier = [(_EARLIER_STEP, "given", tree) for tree in (earlier,) if tree]
+        self._earlier += [(_COSIGNED_STEP, "that a witness cosigned", tree) for tree in cosigned]
         self._files = _tile_files(directory)
         self._builder = TileBuilder(self._check_tile)
         self._lost: int | None = None
         self._roots: dict[int, bytes] = {0: EMPTY_ROOT}
-        self._wanted = {c.size for c in (signed, earlier) if c is not None}
+        self._wanted = {c.size for c in (signed, earlier, *cosigned) if c is not None}
 
     def leaf(self, index: int, entry: bytes | None) -> None:
         """Take the next leaf; None if it is lost, after which the tree cannot be rebuilt."""
@@ -57,7 +60,8 @@ class TreeChecker:
                 leaf=self._lost,
             )
         self._check_root()
-        self._check_earlier()
+        for step, which, earlier in self._earlier:
+            self._check_earlier(step, which, earlier)
         for tile, data in self._builder.edge():
             self._check_partials(tile.level, tile.index, data)
         self._check_missing()
@@ -74,23 +78,20 @@ class TreeChecker:
                 file="wal",
             )
 
-    def _check_earlier(self) -> None:
-        earlier = self._earlier
-        if earlier is None:
-            return
+    def _check_earlier(self, step: int, which: str, earlier: Checkpoint) -> None:
         size = 0 if self._signed is None else self._signed.size
         if earlier.size > size:
             self._found.problem(
-                _EARLIER_STEP,
+                step,
                 f"the checkpoint signs {size} leaves, fewer than the {earlier.size} of the one "
-                "given: the log was rolled back, or an old checkpoint replayed",
+                f"{which}: the log was rolled back, or an old checkpoint replayed",
                 file="checkpoint",
             )
         root = self._roots.get(earlier.size)
         if root is not None and root != earlier.root:
             self._found.problem(
-                _EARLIER_STEP,
-                f"the first {earlier.size} leaves are not those of the checkpoint given: "
+                step,
+                f"the first {earlier.size} leaves are not those of the checkpoint {which}: "
                 "the log was forked",
                 file="wal",
             )

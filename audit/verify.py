@@ -10,14 +10,19 @@ The steps, in this order; a later step runs even where an earlier one found a pr
     7  every gateway instance's numbers are complete, or their gaps explained
     8  the committed marker agrees with the log and the checkpoint
     9  the payload files and key slots are whole, and as long as the log says
+   10  checkpoints that witnesses cosigned are prefixes of this log, and rightly signed
 Rule: reads files only; no clock, no network, no private key. A problem names file, offset or leaf.
 Cost: about 10 µs a leaf; memory is proportional to the number of decisions (their ids).
 Read next: leaves.py (steps 2 and 8), tree.py (3 to 5), contents.py (6, 7), payloadcheck.py (9).
 """
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from .contents import ContentChecker
+from .cosignature import CosignerKey, cosignatures
+from .cosigned import COSIGNED_NAME, read_cosigned
 from .errors import LogDamaged, NoteError
 from .findings import Collector, Findings, Problem
 from .leaves import WalLeaves
@@ -29,6 +34,8 @@ from .tree import TreeChecker
 
 __all__ = ["Findings", "Problem", "Proven", "prove", "verify_log", "verify_proof"]
 
+_LAST_S = 1 << 36  # a time that a date can show
+
 STEPS = (
     "1 the checkpoint is signed by the given key",
     "2 the write-ahead log is whole and in order",
@@ -39,6 +46,7 @@ STEPS = (
     "7 the numbers of every instance are complete",
     "8 the committed marker agrees",
     "9 payload files and key slots are whole",
+    "10 what witnesses cosigned is a prefix of this log",
 )
 
 
@@ -48,6 +56,7 @@ def verify_log(
     *,
     earlier_checkpoint: str | None = None,
     in_flight_s: float = 0.0,
+    witnesses: Sequence[CosignerKey] = (),
 ) -> Findings:
     """Check everything that the files in `directory` claim.
 
@@ -57,15 +66,18 @@ def verify_log(
         earlier_checkpoint: a signed checkpoint that the caller kept: shows forks and roll-backs.
         in_flight_s: for a log that is being written: a number that is missing this shortly before
             the last event is a note, not a problem.
+        witnesses: keys of witnesses; their cosignatures must be right, and are counted.
 
     Returns:
         Findings; `ok` if nothing was found. Damage is reported, never raised.
     """
     found = Collector()
+    notes = _cosigned_notes(directory, found)  # first: a living log may sign and have more cosigned
     signed, key = _signed_checkpoint(directory, public_key, found)
+    cosigned = _cosigned(notes, key, witnesses, found)
     earlier = _earlier(earlier_checkpoint, key, found)
     # In this order, so that a living writer is only ever ahead of what was read before.
-    tree = TreeChecker(directory, found, signed, earlier)
+    tree = TreeChecker(directory, found, signed, earlier, cosigned)
     leaves = WalLeaves(directory, found, signed_size=0 if signed is None else signed.size)
     contents = ContentChecker(found)
     for index, entry in leaves:
@@ -83,7 +95,12 @@ def verify_log(
         leaves=leaves.count,
         problems=tuple(sorted(found.problems, key=lambda problem: problem.step)),
         notes=tuple(found.notes),
-        steps=tuple(step for step in STEPS if step[0] != "5" or earlier_checkpoint is not None),
+        steps=tuple(
+            step
+            for step in STEPS
+            if (step[0] != "5" or earlier_checkpoint is not None)
+            and (not step.startswith("10") or notes)
+        ),
         counts=found.counts,
         instances=contents.completeness.instances(),
     )
@@ -124,8 +141,40 @@ def _earlier(note: str | None, key: VerifierKey | None, found: Collector) -> Che
         return None
 
 
+def _cosigned_notes(directory: Path, found: Collector) -> list[str]:
+    try:
+        return read_cosigned(directory)
+    except LogDamaged as exc:
+        found.problem(10, str(exc), file=COSIGNED_NAME)
+        return []
+
+
+def _cosigned(
+    notes: list[str], key: VerifierKey | None, witnesses: Sequence[CosignerKey], found: Collector
+) -> list[Checkpoint]:
+    """The trees that were cosigned; who cosigned the newest of them is noted."""
+    trees = []
+    for note in notes:
+        if key is None:
+            found.problem(10, "cosigned checkpoints cannot be checked: the log's name is unknown")
+            break
+        try:
+            tree = open_checkpoint(note, key)
+            signers = cosignatures(note, witnesses)
+        except NoteError as exc:
+            found.problem(10, str(exc), file=COSIGNED_NAME)
+            continue
+        trees.append(tree)
+        found.count("checkpoints that witnesses cosigned")
+        for name, time_s in ((signer.key.name, signer.time_s) for signer in signers):
+            when = datetime.fromtimestamp(min(time_s, _LAST_S), UTC)
+            found.count("witnesses that cosigned")
+            found.note(f"{name} cosigned {tree.size} leaves at {when:%Y-%m-%d %H:%M:%S} UTC")
+    return trees
+
+
 def _strays(directory: Path, found: Collector) -> None:
-    known = {"wal", "tile", "blobs", "lock", "committed", CHECKPOINT_NAME}
+    known = {"wal", "tile", "blobs", "lock", "committed", CHECKPOINT_NAME, COSIGNED_NAME}
     for path in sorted(directory.iterdir()):
         if path.name not in known and not path.name.startswith("index.sqlite"):
             found.note(f"{path.name} is not part of the log and was not checked")

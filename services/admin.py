@@ -55,14 +55,16 @@ class Admin:
         *,
         ready: Callable[[], bool],
         statistics: Statistics | None = None,
+        witnesses: Callable[[], dict[str, Any]] = dict,
     ) -> None:
-        """`ready` says whether the gateway takes traffic; `statistics` is the data plane's."""
+        """`ready`: whether traffic is taken; `statistics`: the data plane's; `witnesses`: more."""
         self.fleet = fleet
         self.router = router
         self.outcomes = outcomes
         self.ready = ready
         self.repository = Repository(fleet)
         self._statistics = statistics or Statistics()
+        self._witnesses = witnesses
 
     async def answer(self, method: str, parts: list[str], body: bytes) -> Answer:
         """Answer one call that is not a prediction; `parts` is its path, without empty ones.
@@ -82,7 +84,8 @@ class Admin:
                 return Answer(200, {"live": True})
             case ("GET", "health", "ready"):
                 ready = self.ready()
-                return Answer(200 if ready else 503, {"ready": ready, "live": True})
+                found = {"ready": ready, "live": True} | self._witnesses()
+                return Answer(200 if ready else 503, found)
             case ("GET", "openapi.json"):
                 return Answer(200, document(self.fleet, version=VERSION))
             case ("GET", "models"):

@@ -24,6 +24,7 @@ from runners.errors import RunnerError
 from .cli_apikey import apikey
 from .cli_audit import audit
 from .cli_register import register_model
+from .cli_witness import run_witness
 from .models import open_registry, registry_signer
 from .settings import settings
 
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.add_typer(audit, name="audit")
 app.add_typer(apikey, name="apikey")
 app.command("register")(register_model)
+app.command("witness")(run_witness)
 console = Console()
 errors = Console(stderr=True)
 

@@ -25,11 +25,14 @@ from audit.reader import LogReader
 from audit.record import as_mapping
 from audit.verify import verify_log
 
+from .cli_export import export
 from .settings import settings
+from .witnesses import parse_witnesses
 
 __all__ = ["audit"]
 
 audit = typer.Typer(no_args_is_help=True, help="Read, prove and verify the audit log.")
+audit.command("export")(export)
 console = Console()
 _IN_FLIGHT_S = 30.0
 
@@ -125,7 +128,11 @@ def verify(
     # A living gateway has answers under way whose numbers are not on disk yet.
     in_flight_s = _IN_FLIGHT_S if has_writer(reader.directory) else 0.0
     found = verify_log(
-        reader.directory, trusted, earlier_checkpoint=before, in_flight_s=in_flight_s
+        reader.directory,
+        trusted,
+        earlier_checkpoint=before,
+        in_flight_s=in_flight_s,
+        witnesses=[address.key for address in parse_witnesses(chosen.witnesses)],
     )
     console.print(found.text(), soft_wrap=True, markup=False, highlight=False)
     raise typer.Exit(0 if found.ok else 1)

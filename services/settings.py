@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .access.limits import parse_concurrency
+from .witnesses import parse_witnesses
 
 __all__ = ["Settings", "SettingsError", "settings"]
 
@@ -45,6 +46,9 @@ class Settings(BaseSettings):
         0, ge=0, description="ask gRPC channels to reconnect after this; 0 never does"
     )
     origin: str = Field("weighbridge.local/decisions", description="name of the log in every proof")
+    witnesses: str = Field(
+        "", description="who cosigns the log's checkpoints: URL VKEY, comma separated"
+    )
     models: str = Field("", description="models to serve, comma separated; empty serves all")
     definitions: Path = Field(
         _PROJECT / "experiments" / "definitions", description="folder of experiment definitions"
@@ -113,6 +117,12 @@ class Settings(BaseSettings):
     @classmethod
     def _readable(cls, text: str) -> str:
         parse_concurrency(text)
+        return text
+
+    @field_validator("witnesses")
+    @classmethod
+    def _witnesses(cls, text: str) -> str:
+        parse_witnesses(text)
         return text
 
     @field_validator("base_path")

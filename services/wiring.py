@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from audit.canonical import JSON
+from audit.cosigning import Cosigning
 from audit.keys import Keyring
 from audit.notary import Notary
 from audit.reader import LogReader
@@ -42,6 +43,7 @@ from .rpc import Servicer
 from .settings import Settings
 from .settling import settle_memory
 from .telemetry import Telemetry
+from .witnesses import parse_witnesses, summary
 
 __all__ = ["House"]
 
@@ -134,6 +136,14 @@ class House:
             bound_s=settings.bound_ms / 1000,
         )
         self._stack.push_async_callback(self.notary.close)
+        self.cosigning = Cosigning(
+            settings.log_dir,
+            self.keyring.verifier_key(settings.origin),
+            parse_witnesses(settings.witnesses),
+        )
+        self._stack.callback(self.cosigning.close)
+        self.notary.on_checkpoint = self.cosigning.wake
+        self.cosigning.start()
         settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         server = await serve_notary(self.notary, settings.run_dir / "notary.sock")
         self._stack.push_async_callback(server.close)
@@ -195,6 +205,7 @@ class House:
             self.outcomes,
             ready=lambda: self.ready,
             statistics=self.plane.statistics,
+            witnesses=lambda: summary(self.cosigning.states()),
         )
         self.http = HttpDoor(
             self.plane,

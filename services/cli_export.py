@@ -1,0 +1,107 @@
+"""`weighbridge audit export`: an evidence pack of a time range, for a reviewer elsewhere.
+
+Rule: reads the log and public keys, and nothing that is secret where `--key` is given; the file
+appears whole or not at all. While a gateway writes, numbers and signatures that are on their way
+are waited for, for a few seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from audit.cosignature import CosignerKey
+from audit.errors import NotFound, NotYetCheckpointed
+from audit.keys import Keyring
+from audit.log import has_writer
+from audit.note import VerifierKey
+from audit.pack import write_pack
+from audit.pack_range import Chosen, Wanted, choose
+from audit.reader import LogReader
+
+from .settings import settings
+from .witnesses import parse_witnesses
+
+__all__ = ["export"]
+
+console = Console()
+_WAIT_S = 5.0
+_POLL_S = 0.25
+
+
+def export(  # noqa: PLR0917  typer reads a command's options from its parameters
+    since: Annotated[str, typer.Option("--from", help="first moment, ISO 8601, UTC")] = "",
+    until: Annotated[str, typer.Option("--to", help="last moment, excluded; now if left out")] = "",
+    out: Annotated[Path, typer.Option("-o", "--out", help="the archive to write")] = Path(
+        "evidence.zip"
+    ),
+    earlier: Annotated[
+        Path | None,
+        typer.Option("--since-checkpoint", help="a checkpoint that the reviewer kept"),
+    ] = None,
+    witness: Annotated[
+        list[str] | None, typer.Option(help="public key of a witness; beside the settings' own")
+    ] = None,
+    log: Annotated[Path | None, typer.Option("--log", help="the log's folder")] = None,
+    public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")] = "",
+) -> None:
+    """Write an evidence pack: the records of a time, with all that proves them, in one archive."""
+    from .reporting import moment_us  # noqa: PLC0415  matplotlib is slow to import
+
+    chosen = settings()
+    reader = LogReader(log or chosen.log_dir)
+    if not reader.directory.is_dir():
+        raise NotFound(f"there is no log in {reader.directory}; give --log FOLDER")
+    key = public_key or str(Keyring.load(chosen.keys_dir).verifier_key(chosen.origin))
+    now_us = round(datetime.now(UTC).timestamp() * 1_000_000)
+    wanted = Wanted(
+        from_us=moment_us(since, default=0),
+        to_us=moment_us(until, default=now_us),
+        log_key=VerifierKey.parse(key),
+        witness_keys=[
+            *(found.key for found in parse_witnesses(chosen.witnesses)),
+            *map(CosignerKey.parse, witness or ()),
+        ],
+        since=None if earlier is None else earlier.read_text(encoding="utf-8"),
+    )
+    leaves = _settled(reader, wanted)
+    unfinished = out.with_name(out.name + ".tmp")
+    try:
+        with unfinished.open("wb") as file:
+            tree = write_pack(reader, wanted, leaves, file)
+        unfinished.replace(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    console.print(
+        f"wrote {out}: records {leaves.first} to {leaves.end - 1}, proved against a checkpoint of "
+        f"{tree.size}; check it with: weighbridge-verify {out} --key '{key}'",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+    if leaves.missing:
+        console.print(
+            f"{leaves.missing} numbers are missing in it, and no gap explains them; the verifier "
+            "will say so",
+            soft_wrap=True,
+        )
+
+
+def _settled(reader: LogReader, wanted: Wanted) -> Chosen:
+    """The leaves to export; waits for what a living writer has not signed yet."""
+    deadline = time.monotonic() + _WAIT_S
+    while True:
+        late = time.monotonic() > deadline or not has_writer(reader.directory)
+        try:
+            leaves = choose(reader, wanted)
+            if late or not leaves.missing:
+                return leaves
+        except (NotYetCheckpointed, NotFound):
+            if late:
+                raise
+        time.sleep(_POLL_S)

@@ -1,0 +1,42 @@
+"""`weighbridge-verify PACK`: says in plain words what was checked; status 0, 1 or 2."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import Broken, Unreadable
+from .archive import Pack
+from .check import Check
+from .notes import LOG, WITNESS, Key
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command; 0 everything holds, 1 something does not, 2 it cannot be checked."""
+    parser = argparse.ArgumentParser("weighbridge-verify", description=__doc__)
+    add = parser.add_argument
+    add("pack", type=Path, help="the archive that `weighbridge audit export` wrote")
+    add("--key", action="append", default=[], help="the log's public key, from whom you trust")
+    add("--witness", action="append", default=[], help="the key of a witness that you trust")
+    add("--quorum", type=int, default=0, help="how many --witness must have cosigned")
+    add("--earlier", action="append", default=[], type=Path, help="a checkpoint that you kept")
+    given = parser.parse_args(words)
+    try:
+        keys = [Key.parse(text, LOG) for text in given.key]
+        witnesses = [Key.parse(text, WITNESS) for text in given.witness]
+        kept = {str(path): path.read_bytes() for path in given.earlier}
+        found = Check(Pack(given.pack), keys, witnesses, kept, given.quorum)
+    except (Broken, Unreadable, OSError) as exc:
+        return _end(2, f"could not check {given.pack}: {exc}")
+    except Exception as exc:  # noqa: BLE001 - the edge: whatever a pack provokes is a sentence
+        return _end(2, f"could not check {given.pack}: it provoked a {type(exc).__name__}")
+    verdict = f"{found.problems} problems" if found.problems else "all that was checked holds"
+    return _end(int(found.problems > 0), *found.lines, f"{'result':<12}{verdict}")
+
+
+def _end(status: int, *lines: str) -> int:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
