@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .files import FileLayer, write_all
 
-_ZEROS = bytes(1 << 18)
+_ZEROS = bytes(1 << 17)
 
 
 class AppendFile:

@@ -60,6 +60,15 @@ def count_groups(
     """
     if not manifest.protected:
         return []
+    if len(labels) == 1:
+        group = {}
+        for name, rule in manifest.protected.items():
+            found = attributes.get(name)
+            if found is None:
+                data = batch.get(rule["input"])
+                found = "unknown" if data is None else data.item(0)
+            group[name] = _coarse(found, rule)
+        return [(group, labels[0], 1)]
     columns = {
         name: [_coarse(attributes[name], rule)] * len(labels)
         if name in attributes
@@ -67,8 +76,6 @@ def count_groups(
         for name, rule in manifest.protected.items()
     }
     names = list(columns)
-    if len(labels) == 1:
-        return [({name: column[0] for name, column in columns.items()}, labels[0], 1)]
     counted = Counter(zip(*columns.values(), labels, strict=True))
     if len(counted) > _MAX_GROUPS:
         counted = _folded(counted)
