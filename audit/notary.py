@@ -1,10 +1,11 @@
-"""The notary: many tasks append, one thread writes, each append returns when it is on disk.
+"""The notary: many tasks append, one writer groups them, each append returns when it is on disk.
 
 Rules:
 1. Natural batching: an idle notary writes at once; what arrives while one fdatasync runs is the
    next group. No timer delays an append.
-2. One thread writes, another signs checkpoints; the event loop only encodes and waits. The
-   futures of a group are resolved in one loop callback.
+2. Groups are written on the event loop and synced by the kernel (groups.py); one thread signs
+   checkpoints and, between them, prepares the next one. Whoever waits for a group is told in one
+   callback of the loop.
 3. A group fails as a whole with LogUnavailable, and nothing in it was acknowledged. The next
    append tries again: there is no broken state that needs a restart.
 4. An append that was cancelled is written all the same: its sequence number leaves no gap.
@@ -14,7 +15,7 @@ Rules:
 6. An event id is stored once: appending the same bytes again gives the same receipt, other bytes
    under a used id raise EventConflict (within the last 65,536 events, and those of the log's tail
    after a restart).
-Read next: groups.py (the writing thread), socket_link.py (appending from other processes),
+Read next: groups.py (the writing), socket_link.py (appending from other processes),
 reader.py (reading there).
 """
 
