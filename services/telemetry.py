@@ -77,7 +77,7 @@ class TraceIds(NamedTuple):
 
     def child(self, span_id: int) -> str:
         """The header that names one of our child spans as the parent."""
-        return self._replace(span_id=span_id or self.span_id).traceparent
+        return f"00-{self.trace_id:032x}-{span_id or self.span_id:016x}-{int(self.sampled):02x}"
 
 
 class Mark(NamedTuple):
