@@ -7,8 +7,11 @@ need them, never by a server.
 
 from __future__ import annotations
 
+import csv
+import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +42,8 @@ Until = Annotated[str, typer.Option("--to", help="last moment, excluded, ISO 860
 def add_queries(audit: typer.Typer) -> None:
     """Add the commands of this module to `weighbridge audit`."""
     audit.command()(find)
+    audit.command()(parquet)
+    audit.command()(query)
 
 
 def open_reader(log: Path | None) -> LogReader:
@@ -107,6 +112,117 @@ def find(
             sys.stdout.write(orjson.dumps({"leaf": leaf, **body}).decode() + "\n")
         return
     _print_found(found, limit)
+
+
+def parquet(
+    *,
+    to: Annotated[
+        str, typer.Option(help="a folder, or any URL that fsspec knows; home's parquet/ if empty")
+    ] = "",
+    every: Annotated[
+        bool, typer.Option("--all", help="also what is signed of the segment being written")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="write nothing; compare what is there with the log")
+    ] = False,
+    log: Log = None,
+    actor: Actor = "",
+    reason: Reason = "",
+) -> None:
+    """Write what is new of the signed log as Parquet files, by type and day."""
+    columnar = _columnar("parquet")
+    reader = open_reader(log)
+    destination = columnar.Destination(to or str(_default_parquet()))
+    record_access(
+        settings(),
+        reader.directory,
+        action="parquet",
+        target=f"{'check of ' if check else ''}{destination.name}",
+        actor=actor,
+        reason=reason,
+    )
+    if check:
+        problems = columnar.check(reader, destination)
+        for problem in problems:
+            console.print(problem, soft_wrap=True)
+        if not problems:
+            end = destination.manifest().end
+            console.print(f"all {end} leaves are in {destination.name}", soft_wrap=True)
+        raise typer.Exit(1 if problems else 0)
+    before = destination.manifest()
+    manifest = columnar.export(reader, destination, all_signed=every)
+    new = manifest.end - (before.end if before else 0)
+    console.print(
+        f"wrote {new} leaves; {destination.name} now holds {manifest.end}", soft_wrap=True
+    )
+    if not every and manifest.end < reader.size():
+        console.print("the rest is in the segment that is being written; --all writes it, too")
+
+
+def query(
+    sql: Annotated[str, typer.Argument(help="one SELECT; a table per type: decision, outcome, …")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="one object a line")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="comma separated, with a head")] = False,
+    parquet: Annotated[
+        str, typer.Option("--parquet", help="where `audit parquet` wrote; home's if empty")
+    ] = "",
+    log: Log = None,
+    actor: Actor = "",
+    reason: Reason = "",
+) -> None:
+    """Ask the signed log in SQL (DuckDB); tables only, no file and no network."""
+    if as_json and as_csv:
+        raise ValueError("could not run the query: give --json or --csv, not both")
+    engine, columnar = _columnar("sql"), _columnar("parquet")
+    reader = open_reader(log)
+    record_access(
+        settings(), reader.directory, action="query", target=sql, actor=actor, reason=reason
+    )
+    where = parquet or ("" if log else str(_default_parquet()))
+    destination = columnar.Destination(where) if where else None
+    with engine.Tables(reader, destination) as tables:
+        found = tables.ask(sql)
+        if as_csv:
+            lines = csv.writer(sys.stdout, lineterminator="\n")
+            lines.writerow(found.columns)
+            lines.writerows(found.rows)
+        elif as_json:
+            _print_json(found.columns, found.rows)
+        else:
+            table = Table(*map(shown, found.columns), box=None)
+            for row in found.rows:
+                table.add_row(*map(shown, row))
+            print_table(table)
+
+
+def _print_json(columns: list[str], rows: Iterable[tuple[Any, ...]]) -> None:
+    if len(set(columns)) < len(columns):
+        raise ValueError("could not print the rows: two columns have one name; rename with AS")
+    for row in rows:
+        found = orjson.dumps(dict(zip(columns, row, strict=True)), default=_plain)
+        sys.stdout.write(found.decode() + "\n")
+
+
+def _plain(value: object) -> object:
+    """What JSON has no form for: sums are whole numbers where they can be, the rest is text."""
+    if isinstance(value, Decimal):
+        return int(value) if value == int(value) and abs(value) < 1 << 63 else str(value)
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _columnar(name: str) -> Any:
+    """The module of the column engines, which are an extra."""
+    try:
+        return importlib.import_module(f"audit.{name}")
+    except ModuleNotFoundError as exc:
+        raise ValueError(
+            f"could not import {exc.name}: install the extra, pip install 'weighbridge[query]'"
+        ) from exc
+
+
+def _default_parquet() -> Path:
+    return settings().home.absolute() / "parquet"
 
 
 def _print_found(found: list[tuple[int, Mapping[str, Any]]], limit: int) -> None:
