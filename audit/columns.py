@@ -48,6 +48,7 @@ _ARROW = {
 _KINDS = {int: "integer", bool: "yes", str: "text", float: "decimal"}
 _HEAD = [("leaf", pa.int64()), ("leaf_hash", pa.string())]
 _LIMIT = 1 << 53
+_GATHERED = 4096
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -138,6 +139,31 @@ def table(type_: str, rows: Iterable[Row]) -> pa.Table:
     return pa.Table.from_pylist([row.values for row in rows], schema=schema(type_))
 
 
+class Gathering:
+    """Rows become tables as they come, so that few of them are Python values at a time."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], list[Row]] = {}
+        self._tables: dict[tuple[str, str], list[pa.Table]] = {}
+
+    def add(self, row: Row) -> None:
+        """Take a row; those of a type and day keep their order."""
+        rows = self._rows.setdefault((row.type, row.day), [])
+        rows.append(row)
+        if len(rows) == _GATHERED:
+            self._pack(row.type, row.day)
+
+    def finish(self) -> dict[tuple[str, str], pa.Table]:
+        """One table for each type and day, in that order."""
+        for type_, day in list(self._rows):
+            self._pack(type_, day)
+        return {key: pa.concat_tables(found) for key, found in sorted(self._tables.items())}
+
+    def _pack(self, type_: str, day: str) -> None:
+        rows = self._rows.pop((type_, day))
+        self._tables.setdefault((type_, day), []).append(table(type_, rows))
+
+
 def _flatten(field: str, value: object, values: dict[str, Any]) -> dict[str, Any]:
     """Fill the flat columns; what must be kept exactly instead."""
     keys = _FLAT[field]
@@ -213,7 +239,10 @@ def _body(entry: bytes) -> dict[str, Any]:
 def _known(body: Mapping[str, Any], entry: bytes) -> bool:
     """Whether columns can hold it: a known type and schema, in canonical bytes."""
     number = body.get("schema")
-    if type(number) is not int or _FIELDS.get((body["type"], number)) != set(body):
+    if type(number) is not int:
+        return False
+    names = _FIELDS.get((body["type"], number))
+    if names is None or names != frozenset(body):
         return False
     try:
         return dumps(body) == entry
@@ -261,4 +290,15 @@ _FIELDS: dict[tuple[str, int], frozenset[str]] = {
     (kind.type, kind.schema): field_names(kind) for kind in ALL
 }
 
-__all__ = ["UNKNOWN", "Column", "Row", "columns", "entry_of", "row_of", "schema", "table", "types"]
+__all__ = [
+    "UNKNOWN",
+    "Column",
+    "Gathering",
+    "Row",
+    "columns",
+    "entry_of",
+    "row_of",
+    "schema",
+    "table",
+    "types",
+]

@@ -25,7 +25,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +34,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .columns import row_of, table
+from .columns import Gathering, row_of
 from .errors import LogDamaged, NotFound, RequestError
 from .files import make_directory, replace_file
 from .frames import segments
@@ -291,24 +290,21 @@ def _end_of_step(first: int, end: int, starts: list[int]) -> int:
 
 
 def _write_step(reader: LogReader, destination: Destination, first: int, end: int) -> Step:
-    rows, last = [], b""
+    gathered, last, count = Gathering(), b"", 0
     for leaf, entry in reader.raw(first, end):
-        rows.append(row_of(leaf, entry))
-        last = entry
-    if len(rows) != end - first:
+        gathered.add(row_of(leaf, entry))
+        last, count = entry, count + 1
+    if count != end - first:
         raise LogDamaged(
-            reader.directory, offset=None, expected=f"{end} leaves", found=f"{first + len(rows)}"
+            reader.directory, offset=None, expected=f"{end} leaves", found=f"{first + count}"
         )
-    rows.sort(key=lambda row: (row.type, row.day, row.values["leaf"]))
     parts = []
-    for (type_, day), group in groupby(rows, key=lambda row: (row.type, row.day)):
-        kept = list(group)
-        low, high = kept[0].values["leaf"], kept[-1].values["leaf"]
+    for (type_, day), rows in gathered.finish().items():
+        low, high = (rows["leaf"][place].as_py() for place in (0, -1))
         path = f"type={type_}/day={day}/part-{low:020d}-{high:020d}.parquet"
-        data = _parquet(table(type_, kept))
+        data = _parquet(rows)
         destination.put(path, data)
-        digest = hashlib.sha256(data).hexdigest()
-        parts.append(Part(path, type_, low, high, len(kept), digest))
+        parts.append(Part(path, type_, low, high, len(rows), hashlib.sha256(data).hexdigest()))
     return Step(first, end, leaf_hash(last).hex(), parts)
 
 

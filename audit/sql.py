@@ -8,7 +8,6 @@ Rules:
 Read next: columns.py (the tables' columns), parquet.py.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
@@ -18,7 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from .columns import Row, row_of, schema, table, types
+from .columns import Gathering, row_of, schema, types
 from .errors import RequestError
 from .parquet import Destination, Manifest, check_same_log, signed_size
 from .reader import LogReader
@@ -122,16 +121,13 @@ def _refused(error: Exception) -> QueryInvalid:
 
 def _tails(reader: LogReader, start: int, end: int) -> dict[str, pa.Table]:
     """What no Parquet file has yet, by type."""
-    rows: dict[str, list[Row]] = defaultdict(list)
-    tables: dict[str, list[pa.Table]] = {type_: [schema(type_).empty_table()] for type_ in types()}
+    gathered = Gathering()
     for leaf, entry in reader.raw(start, end):
-        row = row_of(leaf, entry)
-        rows[row.type].append(row)
-        if len(rows[row.type]) == _CHUNK:
-            tables[row.type].append(table(row.type, rows.pop(row.type)))
-    for type_, left in rows.items():
-        tables[type_].append(table(type_, left))
-    return {type_: pa.concat_tables(parts) for type_, parts in tables.items()}
+        gathered.add(row_of(leaf, entry))
+    tables = {type_: [schema(type_).empty_table()] for type_ in types()}
+    for (type_, _), rows in gathered.finish().items():
+        tables[type_].append(rows)
+    return {type_: pa.concat_tables(found) for type_, found in tables.items()}
 
 
 def _files(manifest: Manifest, destination: Destination, type_: str) -> ds.Dataset:

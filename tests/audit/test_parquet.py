@@ -281,7 +281,7 @@ def test_pandas_reads_one_day(log, tmp_path):
     pandas = pytest.importorskip("pandas")
     out = tmp_path / "out"
     export(LogReader(log), Destination(str(out)), all_signed=True)
-    (path,) = (out / "type=outcome" / "day=2026-09-22").iterdir()
+    path, *_ = (out / "type=outcome" / "day=2026-09-22").iterdir()
     frame = pandas.read_parquet(path, partitioning=None)
     assert set(frame["metric"]) == {"correct"}
     assert frame["value"].sum() == len(frame) * 0.5
