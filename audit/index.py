@@ -14,7 +14,7 @@ Read next: reader.py.
 """
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,6 +49,8 @@ COMMIT;
 """
 _INSERT = f"INSERT INTO leaf (leaf, time_us, {', '.join(_TEXTS)}) VALUES ({'?, ' * 9}?)"  # noqa: S608
 _BATCH = 5000
+_NEAR = 64
+_ATTEMPTS = 20
 _MAX_INTEGER = 1 << 63
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _UNWRITABLE = frozenset(
@@ -120,7 +122,8 @@ class Index:
         """The leaf of the event with this id, checked against the log; None if there is none."""
         for _ in range(2):
             leaves = self._leaves(["id = ?"], [event_id], limit=1)
-            if not leaves or self._body(leaves[0])["id"] == event_id:
+            found = [orjson.loads(data)["id"] for _, data in read_leaves(self._reader, leaves)]
+            if found == [event_id] * len(leaves):
                 break
             self.rebuild()
         return leaves[0] if leaves else None
@@ -135,7 +138,8 @@ class Index:
         where, values = _conditions(criteria)
         for _ in range(2):
             leaves = self._leaves(where, values, limit)
-            if all(criteria.met_by(self._body(leaf)) for leaf in leaves):
+            found = [data for _, data in read_leaves(self._reader, leaves)]
+            if len(found) == len(leaves) and all(criteria.met_by(orjson.loads(d)) for d in found):
                 break
             self.rebuild()
         return leaves
@@ -185,37 +189,35 @@ class Index:
         self._db.close()
 
     def _leaves(self, where: list[str], values: list[Any], limit: int = 1_000_000) -> list[int]:
-        self.catch_up()
         # `where` holds constants of this module, never a caller's text.
         query = (
             f"SELECT leaf FROM leaf WHERE {' AND '.join(where) or '1'} "  # noqa: S608
             "ORDER BY leaf DESC LIMIT ?"
         )
-        try:
-            with closing(self._db.execute(query, (*values, limit))) as rows:
-                return [int(row[0]) for row in rows][::-1]
-        except sqlite3.DatabaseError as error:
-            self._replace(error)
-            self.catch_up()
-            with closing(self._db.execute(query, (*values, limit))) as rows:
-                return [int(row[0]) for row in rows][::-1]
-
-    def _body(self, leaf: int) -> Mapping[str, Any]:
-        for _, data in self._reader.raw(leaf, leaf + 1):
-            body: Mapping[str, Any] = orjson.loads(data)
-            return body
-        return {"id": "", "time_us": 0}  # the log has no such leaf
+        for _ in range(_ATTEMPTS):
+            size = self.catch_up()
+            try:
+                with self._db:
+                    self._db.execute("BEGIN")
+                    if self._count() < size:
+                        continue  # another process empties it, to build it anew
+                    with closing(self._db.execute(query, (*values, limit))) as rows:
+                        return [int(row[0]) for row in rows][::-1]
+            except sqlite3.DatabaseError as error:
+                self._replace(error)
+        raise LogUnavailable(f"could not use the index {self._path}: it is always being rebuilt")
 
     def _catch_up(self) -> int:
         size = self._reader.size()
-        if self._count() == size and self._tip_holds():
+        holds = self._tip_holds()
+        if holds and self._count() == size:
             return size
         while True:
             # If we crash in here, the transaction never was, and the next run begins there.
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
                 start = self._count()
-                if start > size or not self._tip_holds():
+                if start > size or not holds:
                     raise sqlite3.DatabaseError("the index is of another log")
                 stop = min(start + _BATCH, size)
                 self._take(start, stop)
@@ -264,9 +266,14 @@ class Index:
         return _connect(Path(":memory:"))
 
     def _replace(self, error: sqlite3.DatabaseError) -> None:
-        """After an error: wait for others, give up writing, or throw the file away."""
+        """After an error: wait for others, empty it, give up writing, or throw the file away."""
         if _code(error) in _BUSY:
-            raise error
+            raise LogUnavailable(f"could not use the index {self._path}: {error}") from error
+        if not _code(error):
+            # Sound, but of another log: emptied in place, since others may have it open.
+            with suppress(sqlite3.DatabaseError):
+                self._db.executescript(_SCHEMA)
+                return
         self._db.close()
         if _code(error) in _UNWRITABLE:
             self._path = Path(":memory:")
@@ -279,6 +286,19 @@ class Index:
         for suffix in ("-wal", "-shm", ""):
             with suppress(FileNotFoundError):
                 self._path.with_name(self._path.name + suffix).unlink()
+
+
+def read_leaves(reader: LogReader, leaves: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """Index and bytes of those of the leaves (ascending) that the log has; neighbours at once."""
+    start = 0
+    for place, leaf in enumerate(leaves, start=1):
+        if place < len(leaves) and leaves[place] - leaf <= _NEAR:
+            continue
+        wanted = set(leaves[start:place])
+        for found in reader.raw(leaves[start], leaf + 1):
+            if found[0] in wanted:
+                yield found
+        start = place
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -338,4 +358,4 @@ def _conditions(criteria: Criteria) -> tuple[list[str], list[Any]]:
     return where, values
 
 
-__all__ = ["VERSION", "Criteria", "Index"]
+__all__ = ["VERSION", "Criteria", "Index", "read_leaves"]

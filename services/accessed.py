@@ -76,6 +76,8 @@ def record_access(
             )
         typer.echo(f"note: {directory} is a copy: this reading is not recorded", err=True)
         return
+    if not (directory / "wal").is_dir():
+        return  # nothing was ever written here, so nothing can be read, and nothing is begun
     event = Access(
         id=new_id(),
         time_us=now_us(),

@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from audit.errors import NotFound
-from audit.index import Criteria, Index
+from audit.index import Criteria, Index, read_leaves
 from audit.keys import Keyring
 from audit.reader import LogReader
-from audit.record import as_mapping
+from audit.record import as_mapping, decode
 
 from .accessed import Actor, Reason, record_access
 from .moments import moment_text, moment_us
@@ -106,7 +106,7 @@ def find(
         actor=actor,
         reason=reason,
     )
-    found = [(leaf, as_mapping(reader.entry(leaf).event)) for leaf in leaves]
+    found = [(leaf, as_mapping(decode(data))) for leaf, data in read_leaves(reader, leaves)]
     if as_json:
         for leaf, body in found:
             sys.stdout.write(orjson.dumps({"leaf": leaf, **body}).decode() + "\n")

@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audit.errors import LogUnavailable
-from audit.index import Criteria, Index
+from audit.index import Criteria, Index, read_leaves
 from audit.reader import LogReader
 from audit.record import encode
 from tests.audit.anyevents import entries, write_log
@@ -100,6 +100,18 @@ def log(tmp_path):
 def leaves(log, path=None):
     with Index(log, path) as index:
         return index.search(Criteria(model="income"))
+
+
+@given(st.sets(st.integers(0, 39)), st.integers(1, 5))
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_leaves_are_read_in_few_passes(log, wanted, near):
+    reader, leaves = LogReader(log), sorted(wanted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("audit.index._NEAR", near)
+        found = list(read_leaves(reader, leaves))
+    assert found == [(leaf, encode(decision(leaf + 1))) for leaf in leaves]
 
 
 def test_an_index_of_an_older_version_is_made_again(log):
@@ -195,3 +207,30 @@ def test_a_copy_with_an_index_of_its_own_goes_on(log, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(log, copy)
     assert leaves(copy) == list(range(40))
+
+
+MANY = """
+import sys
+from pathlib import Path
+from audit.index import Criteria, Index
+for _ in range(6):
+    with Index(Path(sys.argv[1]), Path(sys.argv[2])) as index:
+        if sys.argv[3] == "rebuild":
+            index.rebuild()
+        found = index.search(Criteria(model="income"))
+        assert found == list(range(40)), found
+"""
+
+
+def test_several_processes_build_and_ask_one_index_at_once(log, tmp_path):
+    path = tmp_path / "index.sqlite"
+    several = [
+        subprocess.Popen(
+            [sys.executable, "-c", MANY, str(log), str(path), what],
+            env={**os.environ, "PYTHONPATH": str(Path.cwd())}, stderr=subprocess.PIPE, text=True,
+        )
+        for what in ("ask", "rebuild", "ask", "rebuild")
+    ]  # fmt: skip
+    for one in several:
+        assert one.communicate()[1] == ""
+        assert one.returncode == 0

@@ -138,6 +138,14 @@ async def test_the_log_of_an_unknown_gateway_is_not_read_past_it(home, tmp_path)
     await notary.close()
 
 
+def test_a_folder_without_a_log_does_not_become_one(tmp_path):
+    empty = Settings(home=tmp_path / "home")
+    empty.log_dir.mkdir(parents=True)
+    Keyring.load_or_create(empty.keys_dir)
+    record_access(empty, empty.log_dir, action="find", target=None)
+    assert list(empty.log_dir.iterdir()) == []
+
+
 def test_strange_texts_are_recorded_in_a_form_that_has_bytes(home):
     record_access(home, home.log_dir, action="query", target="\udcff" + "x" * 9999, actor="e" * 999)
     (event,) = accesses(home)
