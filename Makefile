@@ -1,7 +1,7 @@
 # The same few commands on a laptop and in CI. `make serve` and `make test` need nothing done before.
 PYTHON ?= python3.11
 BIN := .venv/bin
-EXTRAS ?= cpu,explain,train,dev
+EXTRAS ?= cpu,explain,query,train,dev
 export BENTOML_DO_NOT_TRACK := True
 export TF_CPP_MIN_LOG_LEVEL := 3
 export WEIGHBRIDGE_HOME ?= .weighbridge

@@ -21,6 +21,7 @@ from experiments.errors import DefinitionError
 from experiments.plan import load_folder
 from runners.errors import RunnerError
 
+from .accessed import Actor, Reason, record_access
 from .cli_apikey import apikey
 from .cli_audit import audit
 from .cli_register import register_model
@@ -129,15 +130,24 @@ def experiments(
 
 @app.command()
 def report(
+    *,
     since: Annotated[str, typer.Option("--from", help="first moment, ISO 8601, UTC")] = "",
     until: Annotated[str, typer.Option("--to", help="last moment, ISO 8601, UTC")] = "",
     out: Annotated[Path | None, typer.Option(help="folder for report.html and .json")] = None,
     examples: Annotated[int, typer.Option(help="worked explanations per model")] = 2,
+    actor: Actor = "",
+    reason: Reason = "",
 ) -> None:
     """Write the audit report of a period as one HTML file and one JSON file."""
     from .reporting import write_report  # noqa: PLC0415  matplotlib is slow to import
 
-    written = write_report(settings(), since=since, until=until, out=out, examples=examples)
+    chosen = settings()
+    if chosen.log_dir.is_dir():
+        period = f"from {since or 'the beginning'} to {until or 'now'}, {examples} examples"
+        record_access(
+            chosen, chosen.log_dir, action="report", target=period, actor=actor, reason=reason
+        )
+    written = write_report(chosen, since=since, until=until, out=out, examples=examples)
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True)
 

@@ -1,12 +1,12 @@
 """`weighbridge audit …`: look at the log, prove a decision, verify everything, from files alone.
 
-Rule: read-only; these commands work while a server writes and after it has gone. `verify` needs the
-public key only, which `audit key` prints.
+Rule: these commands work while a server writes and after it has gone. They change nothing, but what
+they show of the live log is put on record first (accessed.py). `verify` needs the public key only,
+which `audit key` prints. Searching and SQL are in cli_query.py.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +25,9 @@ from audit.reader import LogReader
 from audit.record import as_mapping
 from audit.verify import verify_log
 
+from .accessed import Actor, Reason, record_access
 from .cli_export import export
+from .cli_query import add_queries, open_reader
 from .settings import settings
 from .witnesses import parse_witnesses
 
@@ -35,22 +37,14 @@ audit = typer.Typer(no_args_is_help=True, help="Read, prove and verify the audit
 audit.command("export")(export)
 console = Console()
 _IN_FLIGHT_S = 30.0
+add_queries(audit)
 
 Decision = Annotated[str, typer.Argument(help="the decision id of a reply")]
 Log = Annotated[Path | None, typer.Option("--log", help="the log's folder")]
 
 
-def _reader(log: Path | None) -> LogReader:
-    directory = log or settings().log_dir
-    if not directory.is_dir():
-        raise NotFound(f"there is no log in {directory}; start a server, or give --log FOLDER")
-    return LogReader(directory)
-
-
 def _leaf(reader: LogReader, decision: str) -> int:
-    # A reviewer's copy may be read-only: then the index is made anew in memory.
-    writable = os.access(reader.directory, os.W_OK)
-    with Index(reader.directory, None if writable else Path(":memory:")) as index:
+    with Index(reader.directory) as index:
         leaf = index.find(decision)
     if leaf is None:
         raise NotFound(f"the log holds no decision {decision}")
@@ -71,10 +65,15 @@ def show(
     decision: Decision,
     log: Log = None,
     raw: Annotated[bool, typer.Option("--raw", help="the exact bytes that are hashed")] = False,
+    actor: Actor = "",
+    reason: Reason = "",
 ) -> None:
     """Print the record of a decision, as it stands in the log."""
-    reader = _reader(log)
+    reader = open_reader(log)
     leaf = _leaf(reader, decision)
+    record_access(
+        settings(), reader.directory, action="show", target=decision, actor=actor, reason=reason
+    )
     if raw:
         sys.stdout.buffer.write(reader.entry(leaf).data)
         return
@@ -87,10 +86,15 @@ def prove(
     decision: Decision,
     log: Log = None,
     out: Annotated[Path | None, typer.Option(help="write the proof to a file")] = None,
+    actor: Actor = "",
+    reason: Reason = "",
 ) -> None:
     """Print a proof (C2SP tlog-proof) that a decision is in the log, with its signed checkpoint."""
-    reader = _reader(log)
+    reader = open_reader(log)
     text = make_proof(reader, _leaf(reader, decision))
+    record_access(
+        settings(), reader.directory, action="prove", target=decision, actor=actor, reason=reason
+    )
     if out is None:
         console.print(text, soft_wrap=True, markup=False, highlight=False, end="")
     else:
@@ -122,7 +126,7 @@ def verify(
     ] = None,
 ) -> None:
     """Check every byte of the log: frames, tree, signatures, consistency and completeness."""
-    chosen, reader = settings(), _reader(log)
+    chosen, reader = settings(), open_reader(log)
     trusted = public_key or str(Keyring.load(chosen.keys_dir).verifier_key(chosen.origin))
     before = earlier.read_text(encoding="utf-8") if earlier else None
     # A living gateway has answers under way whose numbers are not on disk yet.

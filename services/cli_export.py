@@ -24,6 +24,8 @@ from audit.pack import write_pack
 from audit.pack_range import Chosen, Wanted, choose
 from audit.reader import LogReader
 
+from .accessed import Actor, Reason, record_access
+from .moments import moment_us
 from .settings import settings
 from .witnesses import parse_witnesses
 
@@ -49,10 +51,10 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
     ] = None,
     log: Annotated[Path | None, typer.Option("--log", help="the log's folder")] = None,
     public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")] = "",
+    actor: Actor = "",
+    reason: Reason = "",
 ) -> None:
     """Write an evidence pack: the records of a time, with all that proves them, in one archive."""
-    from .reporting import moment_us  # noqa: PLC0415  matplotlib is slow to import
-
     chosen = settings()
     reader = LogReader(log or chosen.log_dir)
     if not reader.directory.is_dir():
@@ -68,6 +70,10 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
             *map(CosignerKey.parse, witness or ()),
         ],
         since=None if earlier is None else earlier.read_text(encoding="utf-8"),
+    )
+    target = f"{since or 'the beginning'} to {until or 'now'}"
+    record_access(
+        chosen, reader.directory, action="export", target=target, actor=actor, reason=reason
     )
     leaves = _settled(reader, wanted)
     unfinished = out.with_name(out.name + ".tmp")

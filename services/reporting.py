@@ -9,7 +9,6 @@ other and reads personal data only for the worked examples that were asked for.
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -25,30 +24,13 @@ from audit.verify import verify_log
 from experiments.estimate import analyse
 
 from .models import open_registry
+from .moments import moment_us
 from .settings import Settings
 
-__all__ = ["moment_us", "write_report"]
+__all__ = ["write_report"]
 
 _SIGNED_WITHIN_S = 10.0
 _POLL_S = 0.1
-
-
-def moment_us(text: str, *, default: int) -> int:
-    """Unix microseconds of an ISO 8601 moment (UTC when it names no zone).
-
-    Raises:
-        ValueError: not such a moment; says what is.
-    """
-    if not text:
-        return default
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as exc:
-        raise ValueError(
-            f"could not read the moment '{text}': write 2026-11-21 or 2026-11-21T14:30:00"
-        ) from exc
-    zoned = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return round(zoned.timestamp() * 1_000_000)
 
 
 def write_report(

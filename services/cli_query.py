@@ -1,0 +1,252 @@
+"""`weighbridge audit find`, `parquet` and `query`: search the log, hand it on, ask it in SQL.
+
+Rule: what is shown comes from the log itself or from what was made of it; on the live log it is on
+record first who asked for what (accessed.py). The column engines are imported by the commands that
+need them, never by a server.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import sys
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from audit.errors import NotFound
+from audit.index import Criteria, Index, read_leaves
+from audit.keys import Keyring
+from audit.reader import LogReader
+from audit.record import as_mapping, decode
+
+from .accessed import Actor, Reason, record_access
+from .moments import moment_text, moment_us
+from .settings import settings
+
+__all__ = ["Log", "add_queries", "open_reader", "print_table", "shown"]
+
+console = Console(markup=False, highlight=False)
+
+Log = Annotated[Path | None, typer.Option("--log", help="the log's folder")]
+Since = Annotated[str, typer.Option("--from", help="first moment, ISO 8601, UTC")]
+Until = Annotated[str, typer.Option("--to", help="last moment, excluded, ISO 8601, UTC")]
+
+
+def add_queries(audit: typer.Typer) -> None:
+    """Add the commands of this module to `weighbridge audit`."""
+    audit.command()(find)
+    audit.command()(parquet)
+    audit.command()(query)
+
+
+def open_reader(log: Path | None) -> LogReader:
+    """A reader of the log in a folder, or of the live one.
+
+    Raises:
+        NotFound: there is no log.
+    """
+    directory = log or settings().log_dir
+    if not directory.is_dir():
+        raise NotFound(f"there is no log in {directory}; start a server, or give --log FOLDER")
+    return LogReader(directory)
+
+
+def find(
+    *,
+    unit: Annotated[str, typer.Option(help="the unit's name; needs the keys")] = "",
+    unit_ref: Annotated[str, typer.Option(help="the unit's reference, as records hold it")] = "",
+    decision: Annotated[str, typer.Option(help="a decision, and what speaks of it")] = "",
+    trace: Annotated[str, typer.Option(help="a W3C trace id")] = "",
+    model: Annotated[str, typer.Option(help="a model's name")] = "",
+    version: Annotated[str, typer.Option(help="a model's version")] = "",
+    arm: Annotated[str, typer.Option(help="the arm that answered")] = "",
+    kind: Annotated[str, typer.Option("--type", help="a type of record: decision, …")] = "",
+    since: Since = "",
+    until: Until = "",
+    limit: Annotated[int, typer.Option(min=1, help="the newest so many")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="whole records, one a line")] = False,
+    log: Log = None,
+    actor: Actor = "",
+    reason: Reason = "",
+) -> None:
+    """Find records by what they are about; all conditions must hold."""
+    if unit and unit_ref:
+        raise ValueError("could not search: give --unit or --unit-ref, not both")
+    reader = open_reader(log)
+    if unit:
+        unit_ref = Keyring.load(settings().keys_dir, signing=False).unit_ref(unit)
+    criteria = Criteria(
+        decision=decision or None,
+        unit_ref=unit_ref or None,
+        trace_id=trace or None,
+        model=model or None,
+        version=version or None,
+        arm=arm or None,
+        type=kind or None,
+        from_us=moment_us(since, default=0) if since else None,
+        to_us=moment_us(until, default=0) if until else None,
+    )
+    with Index(reader.directory) as index:
+        leaves = index.search(criteria, limit=limit)
+    asked = {"unit_ref": unit_ref, "decision": decision, "trace": trace, "model": model}
+    asked |= {"version": version, "arm": arm, "type": kind, "from": since, "to": until}
+    said = " ".join(f"{name}={value}" for name, value in asked.items() if value)
+    record_access(
+        settings(),
+        reader.directory,
+        action="find",
+        target=said or "everything",
+        actor=actor,
+        reason=reason,
+    )
+    found = [(leaf, as_mapping(decode(data))) for leaf, data in read_leaves(reader, leaves)]
+    if as_json:
+        for leaf, body in found:
+            sys.stdout.write(orjson.dumps({"leaf": leaf, **body}).decode() + "\n")
+        return
+    _print_found(found, limit)
+
+
+def parquet(
+    *,
+    to: Annotated[
+        str, typer.Option(help="a folder, or any URL that fsspec knows; home's parquet/ if empty")
+    ] = "",
+    every: Annotated[
+        bool, typer.Option("--all", help="also what is signed of the segment being written")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="write nothing; compare what is there with the log")
+    ] = False,
+    log: Log = None,
+    actor: Actor = "",
+    reason: Reason = "",
+) -> None:
+    """Write what is new of the signed log as Parquet files, by type and day."""
+    columnar = _columnar("parquet")
+    reader = open_reader(log)
+    destination = columnar.Destination(to or str(_default_parquet()))
+    record_access(
+        settings(),
+        reader.directory,
+        action="parquet",
+        target=f"{'check of ' if check else ''}{destination.name}",
+        actor=actor,
+        reason=reason,
+    )
+    if check:
+        problems = columnar.check(reader, destination)
+        for problem in problems:
+            console.print(problem, soft_wrap=True)
+        if not problems:
+            end = destination.manifest().end
+            console.print(f"all {end} leaves are in {destination.name}", soft_wrap=True)
+        raise typer.Exit(1 if problems else 0)
+    before = destination.manifest()
+    manifest = columnar.export(reader, destination, all_signed=every)
+    new = manifest.end - (before.end if before else 0)
+    console.print(
+        f"wrote {new} leaves; {destination.name} now holds {manifest.end}", soft_wrap=True
+    )
+    if not every and manifest.end < reader.size():
+        console.print("the rest is in the segment that is being written; --all writes it, too")
+
+
+def query(
+    sql: Annotated[str, typer.Argument(help="one SELECT; a table per type: decision, outcome, …")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="one object a line")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="comma separated, with a head")] = False,
+    parquet: Annotated[
+        str, typer.Option("--parquet", help="where `audit parquet` wrote; home's if empty")
+    ] = "",
+    log: Log = None,
+    actor: Actor = "",
+    reason: Reason = "",
+) -> None:
+    """Ask the signed log in SQL (DuckDB); tables only, no file and no network."""
+    if as_json and as_csv:
+        raise ValueError("could not run the query: give --json or --csv, not both")
+    engine, columnar = _columnar("sql"), _columnar("parquet")
+    reader = open_reader(log)
+    record_access(
+        settings(), reader.directory, action="query", target=sql, actor=actor, reason=reason
+    )
+    where = parquet or ("" if log else str(_default_parquet()))
+    destination = columnar.Destination(where) if where else None
+    with engine.Tables(reader, destination) as tables:
+        found = tables.ask(sql)
+        if as_csv:
+            lines = csv.writer(sys.stdout, lineterminator="\n")
+            lines.writerow(found.columns)
+            lines.writerows(found.rows)
+        elif as_json:
+            _print_json(found.columns, found.rows)
+        else:
+            table = Table(*map(shown, found.columns), box=None)
+            for row in found.rows:
+                table.add_row(*map(shown, row))
+            print_table(table)
+
+
+def _print_json(columns: list[str], rows: Iterable[tuple[Any, ...]]) -> None:
+    if len(set(columns)) < len(columns):
+        raise ValueError("could not print the rows: two columns have one name; rename with AS")
+    for row in rows:
+        found = orjson.dumps(dict(zip(columns, row, strict=True)), default=_plain)
+        sys.stdout.write(found.decode() + "\n")
+
+
+def _plain(value: object) -> object:
+    """What JSON has no form for: sums are whole numbers where they can be, the rest is text."""
+    if isinstance(value, Decimal):
+        return int(value) if value == int(value) and abs(value) < 1 << 63 else str(value)
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _columnar(name: str) -> Any:
+    """The module of the column engines, which are an extra."""
+    try:
+        return importlib.import_module(f"audit.{name}")
+    except ModuleNotFoundError as exc:
+        raise ValueError(
+            f"could not import {exc.name}: install the extra, pip install 'weighbridge[query]'"
+        ) from exc
+
+
+def _default_parquet() -> Path:
+    return settings().home.absolute() / "parquet"
+
+
+def _print_found(found: list[tuple[int, Mapping[str, Any]]], limit: int) -> None:
+    table = Table("leaf", "time (UTC)", "type", "decision", "model", "arm", "label", box=None)
+    for leaf, body in found:
+        model = ":".join(str(body[name]) for name in ("model", "version") if body.get(name))
+        decision = body["id"] if body["type"] == "decision" else body.get("decision")
+        arm = body.get("arm_served") or body.get("arm")
+        time_text = moment_text(body["time_us"])
+        cells = (leaf, time_text, body["type"], decision, model, arm, body.get("label"))
+        table.add_row(*map(shown, cells))
+    print_table(table)
+    more = f"; the newest {limit}, --limit shows more" if len(found) == limit else ""
+    console.print(f"{len(found)} records{more}")
+
+
+def shown(value: object) -> str:
+    """A value as a table cell: nothing for None, no control characters."""
+    text = "" if value is None else str(value)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def print_table(table: Table) -> None:
+    """Print as wide as the terminal is, or wide enough when it goes elsewhere."""
+    if not sys.stdout.isatty():
+        console.width = max(console.width, 200)
+    console.print(table)

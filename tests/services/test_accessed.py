@@ -1,0 +1,176 @@
+"""Who reads the live log is on record first; a copy can be read by anyone, without."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from audit.keys import Keyring
+from audit.notary import Notary
+from audit.reader import LogReader
+from audit.record import Access
+from audit.socket_link import serve
+from audit.testing import check_log
+from services.accessed import NotRecorded, record_access
+from services.settings import Settings
+from tests.audit.worlds import decision
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+async def home(tmp_path):
+    """A home whose log holds three decisions; no gateway runs."""
+    settings = Settings(home=tmp_path / "home")
+    keyring = Keyring.load_or_create(settings.keys_dir)
+    notary = await Notary.open(settings.log_dir, keyring, origin=settings.origin)
+    for seq in (1, 2, 3):
+        ref = keyring.unit_ref("alice" if seq == 2 else "bob")
+        await notary.append(decision(seq, unit_ref=ref))
+    await notary.close()
+    return settings
+
+
+def audit(settings, *words):
+    environment = {**os.environ, "WEIGHBRIDGE_HOME": str(settings.home), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", "from services.cli import main; main()", "audit", *words],
+        env=environment, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def accesses(settings):
+    entries = LogReader(settings.log_dir).entries()
+    return [entry.event for entry in entries if isinstance(entry.event, Access)]
+
+
+def test_reading_while_no_gateway_runs_is_recorded_under_the_lock(home):
+    record_access(home, home.log_dir, action="show", target="x", actor="eve", reason="audit 7")
+    record_access(home, home.log_dir, action="find", target=None)
+    first, second = accesses(home)
+    assert (first.actor, first.action, first.target, first.reason) == (
+        "eve",
+        "show",
+        "x",
+        "audit 7",
+    )
+    assert second.actor
+    assert second.reason == "not given"
+    found = check_log(home.log_dir, Keyring.load(home.keys_dir).verifier_key(home.origin))
+    assert found.ok
+
+
+async def test_reading_while_a_gateway_runs_goes_through_its_socket(home):
+    keyring = Keyring.load(home.keys_dir)
+    notary = await Notary.open(home.log_dir, keyring, origin=home.origin)
+    home.run_dir.mkdir(parents=True)
+    server = await serve(notary, home.run_dir / "notary.sock")
+    await asyncio.to_thread(record_access, home, home.log_dir, action="show", target="x")
+    assert [event.target for event in accesses(home)] == ["x"]
+    await server.close()
+    await notary.close()
+
+
+async def test_a_gateway_that_only_starts_is_waited_for(home):
+    keyring = Keyring.load(home.keys_dir)
+    notary = await Notary.open(home.log_dir, keyring, origin=home.origin)
+    reading = asyncio.create_task(
+        asyncio.to_thread(record_access, home, home.log_dir, action="show", target="x")
+    )
+    await asyncio.sleep(0.2)
+    assert not reading.done()
+    home.run_dir.mkdir(parents=True)
+    server = await serve(notary, home.run_dir / "notary.sock")
+    await reading
+    assert len(accesses(home)) == 1
+    await server.close()
+    await notary.close()
+
+
+async def test_many_readers_at_once_are_all_on_record(home):
+    def read(number):
+        record_access(home, home.log_dir, action="show", target=str(number))
+
+    await asyncio.gather(*(asyncio.to_thread(read, number) for number in range(8)))
+    assert sorted(event.target for event in accesses(home)) == [str(n) for n in range(8)]
+
+
+async def test_what_cannot_be_recorded_is_not_read(home, monkeypatch):
+    wanted = decision(1).id
+    shutil.move(home.keys_dir, home.home / "away")
+    refused = audit(home, "show", wanted)
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert "could not record this reading" in refused.stderr
+    assert "--log COPY" in refused.stderr
+    shutil.move(home.home / "away", home.keys_dir)
+    notary = await Notary.open(
+        home.log_dir, Keyring.load(home.keys_dir), origin=home.origin
+    )  # and no socket
+    monkeypatch.setattr("services.accessed._WITHIN_S", 0.2)
+    with pytest.raises(NotRecorded, match="offers no socket"):
+        await asyncio.to_thread(record_access, home, home.log_dir, action="show", target="x")
+    await notary.close()
+    assert accesses(home) == []
+
+
+def test_a_copy_is_read_without_keys_and_says_that_nothing_is_recorded(home, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(home.log_dir, copy)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    stranger = Settings(home=tmp_path / "nowhere")
+    done = audit(stranger, "show", decision(2).id, "--log", str(copy))
+    assert json.loads(done.stdout)["seq"] == 2
+    assert done.stderr.splitlines() == [f"note: {copy} is a copy: this reading is not recorded"]
+    assert before == {path: path.read_bytes() for path in before}
+
+
+async def test_the_log_of_an_unknown_gateway_is_not_read_past_it(home, tmp_path):
+    notary = await Notary.open(home.log_dir, Keyring.load(home.keys_dir), origin=home.origin)
+    other = Settings(home=tmp_path / "other")
+    with pytest.raises(NotRecorded, match="WEIGHBRIDGE_HOME"):
+        record_access(other, home.log_dir, action="show", target="x")
+    await notary.close()
+
+
+def test_a_folder_without_a_log_does_not_become_one(tmp_path):
+    empty = Settings(home=tmp_path / "home")
+    empty.log_dir.mkdir(parents=True)
+    Keyring.load_or_create(empty.keys_dir)
+    record_access(empty, empty.log_dir, action="find", target=None)
+    assert list(empty.log_dir.iterdir()) == []
+
+
+def test_strange_texts_are_recorded_in_a_form_that_has_bytes(home):
+    record_access(home, home.log_dir, action="query", target="\udcff" + "x" * 9999, actor="e" * 999)
+    (event,) = accesses(home)
+    assert event.target == "?" + "x" * 3999 + "…"
+    assert len(event.actor) == 201
+
+
+def test_find_prints_a_table_or_lines_and_names_no_unit_in_the_record(home):
+    reference = Keyring.load(home.keys_dir).unit_ref("alice")
+    by_name = audit(home, "find", "--unit", "alice", "--json", "--actor", "eve")
+    by_reference = audit(home, "find", "--unit-ref", reference, "--json")
+    assert [json.loads(line)["seq"] for line in by_name.stdout.splitlines()] == [2]
+    assert by_reference.stdout == by_name.stdout
+    assert [event.target for event in accesses(home)] == [f"unit_ref={reference}"] * 2
+    assert accesses(home)[0].actor == "eve"
+    words = ("--model", "income", "--arm", "control", "--version", "1", "--type", "decision")
+    table = audit(home, "find", *words, "--limit", "2")
+    assert decision(1).id not in table.stdout
+    assert decision(3).id in table.stdout
+    assert "the newest 2" in table.stdout
+    timed = audit(home, "find", "--from", "2026-09-21", "--to", "2026-09-22", "--trace", "45" * 16)
+    assert "3 records" in timed.stdout
+    none = audit(home, "find", "--decision", "nobody's")
+    assert "0 records" in none.stdout
+    for wrong in (("--unit", "a", "--unit-ref", "b"), ("--from", "yesterday")):
+        refused = audit(home, "find", *wrong)
+        assert refused.returncode == 1
+        assert "could not" in refused.stderr
