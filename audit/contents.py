@@ -5,7 +5,7 @@ version does not know is counted and noted, not condemned.
 Read next: completeness.py, verify.py.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -19,13 +19,22 @@ _EVENT_STEP, _COMPLETE_STEP = 6, 7
 _FIELDS = {(kind.type, kind.schema): field_names(kind) for kind in ALL}
 
 
+class Erased(NamedTuple):
+    """What an erasure record says: which key slots must hold no key."""
+
+    leaf: int
+    time_us: int
+    slots: list[int]
+
+
 class ContentChecker:
     """Takes the entries in order, then `finish`."""
 
     def __init__(self, found: Collector) -> None:
         self._found = found
         self._decisions: dict[str, int] = {}
-        self._last_time_us = 0
+        self.last_time_us = 0
+        self.erased: list[Erased] = []
         self.completeness = Completeness()
 
     def entry(self, index: int, data: bytes) -> None:
@@ -44,11 +53,13 @@ class ContentChecker:
             self._found.problem(_EVENT_STEP, f"a {kind} with wrong fields: {odd}", leaf=index)
         elif kind == "decision":
             self._decision(index, body)
+        elif kind == "erasure":
+            self.erased.append(Erased(index, int(body["time_us"]), list(body["key_slots"])))
         elif kind == "gap":
             self._number(index, body, ("first_seq", "last_seq"))
         time_us = body.get("time_us")
         if type(time_us) is int:
-            self._last_time_us = max(self._last_time_us, time_us)
+            self.last_time_us = max(self.last_time_us, time_us)
 
     def finish(self, in_flight_s: float) -> None:
         """Check that nothing is missing."""
@@ -89,7 +100,7 @@ class ContentChecker:
             else (f"{missing.first} to {missing.last}")
         )
         text = f"instance {missing.instance}: number {span} is missing and no gap explains it"
-        age_us = self._last_time_us - missing.next_time_us
+        age_us = self.last_time_us - missing.next_time_us
         if missing.next_time_us and age_us < in_flight_s * 1_000_000:
             self._found.note(f"{text} (it may still be on its way)")
         else:

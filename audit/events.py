@@ -7,7 +7,7 @@ holds a person's raw data: units are keyed hashes, inputs and outputs are commit
 Read next: record.py (the bytes).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from .canonical import JSON
@@ -208,10 +208,26 @@ class Override(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasure(Event):
-    """A subject's data key was destroyed: its payloads are unreadable from here on."""
+    """A subject's keys are destroyed: its payloads and sealed parts are unreadable from here on.
+
+    Recorded before the deed, so that one that was interrupted is finished at the next start.
+    `key_slots` are the slots of its data keys, by which the deed can be checked without any key.
+    """
 
     type: ClassVar[str] = "erasure"
     unit_ref: str
+    actor: str
+    reason: str
+    key_slots: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegalHold(Event):
+    """A subject's data must be kept (`action` "hold"), or need no longer be ("release")."""
+
+    type: ClassVar[str] = "legal_hold"
+    unit_ref: str
+    action: str
     actor: str
     reason: str
 
@@ -280,6 +296,7 @@ ALL: tuple[type[Event], ...] = (
     Alert,
     Override,
     Erasure,
+    LegalHold,
     Access,
     KeyRotation,
     Epoch,

@@ -1,7 +1,7 @@
 """`weighbridge audit …`: look at the log, prove a decision, verify everything, from files alone.
 
-Rule: read-only; these commands work while a server writes and after it has gone. `verify` needs the
-public key only, which `audit key` prints.
+Rule: read-only, but for what modules of their own register; these commands work while a server
+writes and after it has gone. `verify` needs the public key only, which `audit key` prints.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from audit.reader import LogReader
 from audit.record import as_mapping
 from audit.verify import verify_log
 
+from .cli_erase import erase, hold, release
 from .settings import settings
 
 __all__ = ["audit"]
 
 audit = typer.Typer(no_args_is_help=True, help="Read, prove and verify the audit log.")
+for _command in (erase, hold, release):
+    audit.command()(_command)
 console = Console()
 _IN_FLIGHT_S = 30.0
 

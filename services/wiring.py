@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from audit.canonical import JSON
+from audit.erasing import Erasing
 from audit.keys import Keyring
 from audit.notary import Notary
 from audit.reader import LogReader
@@ -30,6 +31,7 @@ from .access.rpcgate import RpcGate
 from .access.tls import grpc_credentials
 from .admin import Admin
 from .dataplane import DataPlane
+from .erasures import Erasures
 from .explaining import Explaining, RemoteExplain
 from .grpcserver import GrpcServer, status_of
 from .http import HttpDoor
@@ -135,7 +137,9 @@ class House:
         )
         self._stack.push_async_callback(self.notary.close)
         settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        server = await serve_notary(self.notary, settings.run_dir / "notary.sock")
+        self.erasing = Erasing(self.notary)
+        await self.erasing.finish()
+        server = await serve_notary(self.notary, settings.run_dir / "notary.sock", self.erasing)
         self._stack.push_async_callback(server.close)
         self.outcomes = Outcomes(self.notary, self.keyring)
         await asyncio.to_thread(self._remember, LogReader(settings.log_dir))
@@ -195,6 +199,9 @@ class House:
             self.outcomes,
             ready=lambda: self.ready,
             statistics=self.plane.statistics,
+        )
+        self.admin.erasures = Erasures(
+            self.erasing, self.keyring, log=settings.log_dir, reports=settings.home / "reports"
         )
         self.http = HttpDoor(
             self.plane,
