@@ -5,6 +5,7 @@ version does not know is counted and noted, not condemned.
 Read next: completeness.py, verify.py.
 """
 
+import uuid
 from typing import Any, NamedTuple
 
 import orjson
@@ -20,10 +21,12 @@ _FIELDS = {(kind.type, kind.schema): field_names(kind) for kind in ALL}
 
 
 class Erased(NamedTuple):
-    """What an erasure record says: which key slots must hold no key."""
+    """What an erasure record says: whose keys must be gone, and from which slots."""
 
     leaf: int
     time_us: int
+    id: str
+    unit_ref: str
     slots: list[int]
 
 
@@ -54,7 +57,7 @@ class ContentChecker:
         elif kind == "decision":
             self._decision(index, body)
         elif kind == "erasure":
-            self.erased.append(Erased(index, int(body["time_us"]), list(body["key_slots"])))
+            self._erasure(index, body)
         elif kind == "gap":
             self._number(index, body, ("first_seq", "last_seq"))
         time_us = body.get("time_us")
@@ -76,6 +79,14 @@ class ContentChecker:
             message = f"decision {body['id']} was already recorded as leaf {before}"
             self._found.problem(_EVENT_STEP, message, leaf=index)
         self._number(index, body, ("seq",))
+
+    def _erasure(self, index: int, body: dict[str, Any]) -> None:
+        try:
+            name, unit_ref = uuid.UUID(body["id"]).hex, bytes.fromhex(body["unit_ref"]).hex()
+            slots = [int(slot) for slot in body["key_slots"]]
+            self.erased.append(Erased(index, int(body["time_us"]), name, unit_ref, slots))
+        except (TypeError, ValueError, AttributeError):
+            self._found.problem(_EVENT_STEP, "its id, subject or slots are malformed", leaf=index)
 
     def _number(self, index: int, body: dict[str, Any], names: tuple[str, ...]) -> None:
         instance, numbers = body["instance"], [body[name] for name in names]

@@ -6,7 +6,7 @@ Rule 2: a hold stands from its record to the record of its release; the log is t
 holds are kept, so a restart changes nothing.
 Rule 3: erasing twice is erasing once: a second record is made only where the subject has come back.
 Boundary: asyncio, through the one writer (notary.py); files are read in a thread.
-Read next: subjects.py (the data keys), socket_link.py (asking from another process).
+Read next: subjects.py (the data keys), seals.py (the keys of sealed parts), socket_link.py.
 """
 
 import asyncio
@@ -14,12 +14,13 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import EventInvalid, HoldStands, NotFound
+from .errors import EventInvalid, HoldStands, LogUnavailable, NotFound
 from .events import Erasure, Event, LegalHold
 from .index import Index
 from .notary import Notary
 from .reader import LogReader
 from .record import decode, new_id, now_us
+from .seals import Seals, is_erased
 
 __all__ = ["Erased", "Erasing", "Standing"]
 
@@ -80,15 +81,16 @@ class Standing:
 class Erasing:
     """Erases and holds, one at a time, through the notary of this process."""
 
-    def __init__(self, notary: Notary) -> None:
-        """Nothing is read before the first call."""
+    def __init__(self, notary: Notary, seals: Seals) -> None:
+        """Nothing is read before the first call; `seals` are those of the log's decisions."""
+        self._seals = seals
         self._notary = notary
         self._standing = Standing()
         self._reader = LogReader(notary.directory)
         self._one = asyncio.Lock()
 
     async def erase(self, unit_ref: str, *, actor: str, reason: str) -> Erased:
-        """Make a subject's payloads unreadable for everyone, for good, and record it.
+        """Make a subject's payloads and sealed parts unreadable for everyone, and record it.
 
         Args:
             unit_ref: the subject, as records name it.
@@ -117,19 +119,18 @@ class Erasing:
             before = self._standing.erasures.get(unit_ref)
             if before and not slots and (newest or 0) <= before[-1][0]:
                 return Erased(before[-1][0], 0, again=True)
-            receipt = await self._notary.append(
-                Erasure(
-                    id=new_id(),
-                    time_us=now_us(),
-                    unit_ref=unit_ref,
-                    actor=actor,
-                    reason=reason,
-                    key_slots=slots,
-                ),
-                durability="strict",
+            event = Erasure(
+                id=new_id(),
+                time_us=now_us(),
+                unit_ref=unit_ref,
+                actor=actor,
+                reason=reason,
+                key_slots=slots,
             )
+            receipt = await self._notary.append(event, durability="strict")
             # If we crash here, the log says that the keys are gone, and `finish` makes it true.
             await self._notary.destroy_subject(unit_ref)
+            await self._puncture(unit_ref, event.id)
             return Erased(receipt.index, len(slots), again=False)
 
     async def hold(self, unit_ref: str, *, actor: str, reason: str, release: bool = False) -> int:
@@ -171,9 +172,19 @@ class Erasing:
             events = [event for found in self._standing.erasures.values() for _, event in found]
             slots = sorted({slot for event in events for slot in event.key_slots})
             revived = await self._notary.destroy_slots(slots) if slots else 0
+            for event in events:
+                if not is_erased(self._reader.directory, event.unit_ref, event.id):
+                    await self._puncture(event.unit_ref, event.id)
+                    revived += 1
         if revived:
-            _LOGGER.warning("%d erased data keys were there again and are destroyed", revived)
+            _LOGGER.warning("%d erased keys were there again and are destroyed", revived)
         return revived
+
+    async def _puncture(self, unit_ref: str, erasure: str) -> None:
+        try:
+            await asyncio.to_thread(self._seals.puncture, unit_ref, erasure)
+        except OSError as exc:
+            raise LogUnavailable(f"could not destroy a key of sealed parts: {exc}") from exc
 
     def _newest(self, unit_ref: str) -> int | None:
         # A damaged or missing index is made anew, which takes a while for a large log.

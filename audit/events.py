@@ -28,10 +28,12 @@ class Decision(Event):
     """One answer of a model: who was assigned to what, what served, and commitments to the data.
 
     `instance` (8 hex digits) and `seq` (1, 2, 3, …) number the answers of one gateway process
-    without gaps, so that a reviewer can prove completeness from the log alone.
+    without gaps, so that a reviewer can prove completeness from the log alone. `sealed` is under
+    the subject's key (seals.py).
     """
 
     type: ClassVar[str] = "decision"
+    schema: ClassVar[int] = 2
     instance: str
     seq: int
     origin: str  # "http" | "grpc" | "native" | "v1"
@@ -64,6 +66,13 @@ class Decision(Event):
     span_id: str | None = None
     latency_us: dict[str, int]  # {"queue", "infer", "total"}
     durability: str  # "strict" | "bounded" | "async"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionV1(Decision):
+    """As a decision was written before erasure: `sealed` is under a key of the record's id."""
+
+    schema: ClassVar[int] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +294,7 @@ class UnknownEvent(Event):
 
 ALL: tuple[type[Event], ...] = (
     Decision,
+    DecisionV1,
     AssignmentConfig,
     ModelRegistered,
     ModelPromoted,

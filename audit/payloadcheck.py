@@ -20,10 +20,10 @@ from .contents import Erased
 from .findings import Collector
 from .frames import Watermark, only_zeros
 from .payloads import slot_of
+from .seals import is_erased
 from .subjects import DESTROYED, SLOT_BYTES, parse_slot, slots_path
 
 _STEP = 9
-_SLOTS = "blobs/subjects.keys"
 
 
 def check_payload_files(
@@ -47,10 +47,12 @@ def check_payload_files(
         last = number == watermark.blob_segment
         _check_segment(directory, number, watermark.blob_bytes if last else None, found, dead)
     for erasure in erased:
-        alive = [slot for slot in erasure.slots if slot not in dead]
+        alive = [f"slot {slot}" for slot in erasure.slots if slot not in dead]
+        if not is_erased(directory, erasure.unit_ref, erasure.id):
+            alive.append("the tree of sealed parts")
         if alive and erasure.time_us <= fresh_us:
-            message = f"erased, but the keys in slots {alive} are there (again)"
-            found.problem(_STEP, message, file=_SLOTS, leaf=erasure.leaf)
+            message = f"erased, but keys are there (again): {', '.join(alive)}"
+            found.problem(_STEP, message, leaf=erasure.leaf)
         elif alive:
             found.note(f"the erasure of leaf {erasure.leaf} may be under way")
 

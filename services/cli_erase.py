@@ -19,6 +19,7 @@ from audit.errors import NotFound
 from audit.keys import Keyring
 from audit.log import has_writer
 from audit.notary import Notary
+from audit.seals import Seals
 from audit.socket_link import NotaryClient
 
 from .scrubbing import scrub_reports
@@ -88,7 +89,7 @@ async def _manage(
     keyring = Keyring.load(chosen.keys_dir)
     notary = await Notary.open(chosen.log_dir, keyring, origin=chosen.origin)
     try:
-        erasing = Erasing(notary)
+        erasing = Erasing(notary, Seals(chosen.log_dir, keyring, create=True))
         await erasing.finish()
         if do == "erase":
             return (await erasing.erase(unit_ref, actor=actor, reason=reason))._asdict()

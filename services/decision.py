@@ -1,7 +1,7 @@
 """From one answer to one decision record: what is said of it in the log, and what is kept.
 
 Rule 1: nothing personal in clear: the unit is a keyed hash, input and output are commitments under
-a nonce of their own, group counts and the nonce are sealed.
+a nonce of their own, group counts and the nonce are sealed under the subject's key.
 Rule 2: whether a decision is explained is drawn from its id with the epoch's committed key, before
 anyone has seen it; the payloads of a selected decision are kept, encrypted, with its record.
 Boundary: knows the rooms' values on both sides; no protocol, no files, no event loop.
@@ -22,6 +22,7 @@ from audit.keys import Keyring
 from audit.mac import Mac
 from audit.record import decimal, new_id, now_us
 from audit.sample import Sampler, Selection
+from audit.seals import Seals
 from runners.batch import Answer
 from runners.fleet import Slot
 from runners.tensor import Batch, pack
@@ -73,10 +74,11 @@ class DecisionWriter:
     """Writes the records of one process's decisions."""
 
     def __init__(
-        self, keyring: Keyring, sampler: Sampler, *, instance: str, durability: str
+        self, keyring: Keyring, seals: Seals, sampler: Sampler, *, instance: str, durability: str
     ) -> None:
         """`instance` names the process, `durability` the log's promise, in every record."""
         self._keyring = keyring
+        self._seals = seals
         self._sampler = sampler
         self._instance = instance
         self._durability = durability
@@ -98,8 +100,8 @@ class DecisionWriter:
         outputs = [pack(one.answer.outputs) for one in taken]
         commitments = list(map(_commit, nonces, inputs, outputs))
         secrets = list(map(_secret, taken, labels, nonces))
-        sealed = list(map(self._keyring.seal, secrets, ids))
         units = list(map(self._unit_ref, taken, ids))
+        sealed = list(map(self._seals.seal, secrets, units, ids))
         selections = list(map(self._select, taken, labels, ids))
         forms = list(map(self._form, taken))
         time_us, records = now_us(), []

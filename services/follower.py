@@ -33,6 +33,7 @@ from audit.record import (
     new_id,
     now_us,
 )
+from audit.seals import Seals
 from audit.socket_link import NotaryClient
 from runners.errors import ArtefactCorrupt, RunnerError
 from runners.tensor import Batch, unpack
@@ -71,6 +72,8 @@ class Follower:
         keyring: Keyring,
         shelf: Shelf,
         settings: Settings,
+        *,
+        seals: Seals,
     ) -> None:
         """Nothing is read before `start`."""
         self._reader = reader
@@ -81,8 +84,9 @@ class Follower:
         self._pending: OrderedDict[str, Decision] = OrderedDict()
         self._done: set[str] = set()
         self._next = 0
+        self._seals = seals
         self._counting = Counting(
-            keyring,
+            seals,
             minimum=settings.fairness_minimum,
             window_s=settings.fairness_window_s,
             positive=self._positive,
@@ -210,7 +214,8 @@ class Follower:
             raise ArtefactCorrupt(f"{target.model}:{target.version} is not what decided")
         found = await asyncio.to_thread(self._compute, target.decision, held, batch)
         body = found.body()
-        nonce = self._keyring.derived(f"explanation/{target.decision}")[:16]
+        self._seals.refresh()
+        nonce = self._seals.nonce(target.unit_ref, f"explanation/{target.decision}")
         record = ExplanationRecord(
             id=new_id(),
             time_us=now_us(),
@@ -267,6 +272,7 @@ async def open_follower(settings: Settings) -> Follower:
         keyring,
         Shelf(settings),
         settings,
+        seals=await asyncio.to_thread(Seals, settings.log_dir, keyring),
     )
     await follower.start()
     return follower

@@ -24,6 +24,7 @@ from audit.keys import Keyring
 from audit.receipts import Receipt, Told
 from audit.record import Event, Gap, new_id, now_us
 from audit.sample import Sampler
+from audit.seals import Seals
 
 from .decision import DecisionWriter, Recorded, Taken
 
@@ -56,13 +57,19 @@ class Recorder:
     """Writes the decisions of one gateway process."""
 
     def __init__(
-        self, appender: Appender, keyring: Keyring, sampler: Sampler, *, durability: str
+        self,
+        appender: Appender,
+        keyring: Keyring,
+        seals: Seals,
+        sampler: Sampler,
+        *,
+        durability: str,
     ) -> None:
         """Start a new numbered series; `instance` names it in every record."""
         self._appender = appender
         self.instance = os.urandom(4).hex()
         self._writer = DecisionWriter(
-            keyring, sampler, instance=self.instance, durability=durability
+            keyring, seals, sampler, instance=self.instance, durability=durability
         )
         self.seq = 0
         self.recorded = 0

@@ -19,6 +19,7 @@ from audit.notary import Notary
 from audit.reader import LogReader
 from audit.record import AssignmentConfig, Epoch, Event, ModelRegistered, new_id, now_us
 from audit.sample import Rules, Sampler
+from audit.seals import Seals
 from audit.socket_link import serve as serve_notary
 from experiments.definition import Definition
 from experiments.errors import DefinitionError
@@ -137,7 +138,8 @@ class House:
         )
         self._stack.push_async_callback(self.notary.close)
         settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.erasing = Erasing(self.notary)
+        self.seals = await asyncio.to_thread(Seals, settings.log_dir, self.keyring, create=True)
+        self.erasing = Erasing(self.notary, self.seals)
         await self.erasing.finish()
         server = await serve_notary(self.notary, settings.run_dir / "notary.sock", self.erasing)
         self._stack.push_async_callback(server.close)
@@ -151,7 +153,9 @@ class House:
                 low_confidence=settings.sample_near,
             ),
         )
-        self.recorder = Recorder(self.notary, self.keyring, sampler, durability=settings.durability)
+        self.recorder = Recorder(
+            self.notary, self.keyring, self.seals, sampler, durability=settings.durability
+        )
         self._stack.push_async_callback(self.recorder.close)
         await self.notary.append(
             Epoch(

@@ -10,6 +10,7 @@ from audit.errors import EventInvalid, HoldStands, LogUnavailable, NotFound
 from audit.events import Erasure, LegalHold
 from audit.notary import Notary
 from audit.reader import LogReader
+from audit.seals import Seals
 from audit.socket_link import NotaryClient, serve
 from audit.subjects import DESTROYED, LIVE, SLOT_BYTES, parse_slot, slots_path
 from audit.testing import FaultyFiles, check_log
@@ -37,6 +38,10 @@ async def fill(notary, *, first=1):
         await notary.append(event, payloads={"input": body}, subject=unit)
 
 
+def erasing_of(notary, ring):
+    return Erasing(notary, Seals(notary.directory, ring, create=True))
+
+
 def body_of(tmp_path, ring, number, name="input"):
     return LogReader(tmp_path / "log").payload(ring, decision(number).id, name)
 
@@ -53,7 +58,7 @@ async def test_one_subject_is_erased_and_nobody_else(tmp_path, ring) -> None:
     key = notary._log._blobs._subjects.key(0)
     wrapped = slots(tmp_path)[0].wrapped
     assert body_of(tmp_path, ring, 1) == SECRET
-    erased = await Erasing(notary).erase(ALICE, **WHY)
+    erased = await erasing_of(notary, ring).erase(ALICE, **WHY)
     assert (erased.keys, erased.again) == (1, False)
     assert body_of(tmp_path, ring, 1) is None
     assert body_of(tmp_path, ring, 2) == b"bob's own"
@@ -73,7 +78,7 @@ async def test_one_subject_is_erased_and_nobody_else(tmp_path, ring) -> None:
 async def test_erasing_again_changes_nothing_until_the_subject_comes_back(tmp_path, ring) -> None:
     notary = await opened(tmp_path, ring)
     await fill(notary)
-    erasing = Erasing(notary)
+    erasing = erasing_of(notary, ring)
     first = await erasing.erase(ALICE, **WHY)
     size = notary.size
     assert await erasing.erase(ALICE, **WHY) == first._replace(keys=0, again=True)
@@ -92,7 +97,7 @@ async def test_erasing_again_changes_nothing_until_the_subject_comes_back(tmp_pa
 async def test_an_unknown_subject_and_an_empty_reason_are_refused_in_words(tmp_path, ring) -> None:
     notary = await opened(tmp_path, ring)
     await fill(notary)
-    erasing = Erasing(notary)
+    erasing = erasing_of(notary, ring)
     with pytest.raises(NotFound, match="holds nothing about it"):
         await erasing.erase("cc" * 16, **WHY)
     with pytest.raises(NotFound, match="no legal hold"):
@@ -109,10 +114,10 @@ async def test_a_hold_forbids_erasure_also_after_a_restart_until_it_is_released(
 ) -> None:
     notary = await opened(tmp_path, ring)
     await fill(notary)
-    await Erasing(notary).hold(ALICE, actor="court", reason="case 12")
+    await erasing_of(notary, ring).hold(ALICE, actor="court", reason="case 12")
     await notary.close()
     notary = await opened(tmp_path, ring)
-    erasing = Erasing(notary)
+    erasing = erasing_of(notary, ring)
     with pytest.raises(HoldStands, match=r"a legal hold by court stands on it \(case 12\)"):
         await erasing.erase(ALICE, **WHY)
     assert body_of(tmp_path, ring, 1) == SECRET
@@ -145,15 +150,15 @@ async def test_a_key_file_from_before_is_found_and_its_keys_are_destroyed_again(
     path, kept = slots_path(tmp_path / "log"), tmp_path / "kept"
     shutil.copy(path, kept)
     notary = await opened(tmp_path, ring)
-    await Erasing(notary).erase(ALICE, **WHY)
+    await erasing_of(notary, ring).erase(ALICE, **WHY)
     await notary.close()
     shutil.copy(kept, path)
     assert body_of(tmp_path, ring, 1) == SECRET  # the attack works
     found = verify_log(tmp_path / "log", ring.verifier_key(ORIGIN))
     assert ["again" in problem.message for problem in found.problems] == [True]
     notary = await opened(tmp_path, ring)
-    assert await Erasing(notary).finish() == 1
-    assert await Erasing(notary).finish() == 0
+    assert await erasing_of(notary, ring).finish() == 1
+    assert await erasing_of(notary, ring).finish() == 0
     await notary.close()
     assert body_of(tmp_path, ring, 1) is None
     assert body_of(tmp_path, ring, 2) == b"bob's own"
@@ -167,7 +172,7 @@ async def test_a_copied_payload_segment_brings_nothing_back(tmp_path, ring) -> N
     segment = tmp_path / "log" / "blobs" / "00000000.seg"
     shutil.copy(segment, tmp_path / "kept")
     notary = await opened(tmp_path, ring)
-    await Erasing(notary).erase(ALICE, **WHY)
+    await erasing_of(notary, ring).erase(ALICE, **WHY)
     await notary.close()
     shutil.copy(tmp_path / "kept", segment)
     notary = await opened(tmp_path, ring)
@@ -190,12 +195,12 @@ async def test_an_interrupted_erasure_is_finished_at_the_next_start(tmp_path, ri
 
     notary.append = then_the_disk_fails
     with pytest.raises(LogUnavailable):
-        await Erasing(notary).erase(ALICE, **WHY)
+        await erasing_of(notary, ring).erase(ALICE, **WHY)
     files.fault = None
     await notary.close()
     assert body_of(tmp_path, ring, 1) == SECRET
     notary = await opened(tmp_path, ring)
-    assert await Erasing(notary).finish() == 1
+    assert await erasing_of(notary, ring).finish() == 2  # a data key, and that of sealed parts
     await notary.close()
     assert body_of(tmp_path, ring, 1) is None
     check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
@@ -205,7 +210,7 @@ async def test_the_socket_erases_holds_and_refuses_as_the_notary_does(tmp_path, 
     notary = await opened(tmp_path, ring)
     await fill(notary)
     path = tmp_path / "s"
-    server = await serve(notary, path, Erasing(notary))
+    server = await serve(notary, path, erasing_of(notary, ring))
     client = NotaryClient(path)
     assert (await client.manage("hold", ALICE, **WHY))["leaf"] == 2
     with pytest.raises(HoldStands, match="officer"):

@@ -83,7 +83,7 @@ def test_an_entry_holds_its_type_schema_id_and_time():
     event = decision(1)
     shown = as_mapping(decode(encode(event)))
     assert shown["type"] == "decision"
-    assert shown["schema"] == 1
+    assert shown["schema"] == 2
     assert (shown["id"], shown["time_us"]) == (event.id, event.time_us)
 
 
