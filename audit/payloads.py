@@ -67,6 +67,11 @@ class Payloads:
             )
         return self._open(keyring, raw[: place.meta_bytes], raw[place.meta_bytes :])
 
+    def kept(self, name: str) -> frozenset[str]:
+        """The decisions that have a payload of this name, readable or not."""
+        self._walk()
+        return frozenset(decision for decision, found in self._places if found == name)
+
     def _find(self, decision_id: str, name: str) -> _Place | None:
         self._walk()
         return self._places.get((decision_id, name))

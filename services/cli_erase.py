@@ -16,12 +16,12 @@ from rich.console import Console
 
 from audit.erasing import Erasing
 from audit.errors import NotFound
-from audit.keys import Keyring
 from audit.log import has_writer
 from audit.notary import Notary
 from audit.seals import Seals
 from audit.socket_link import NotaryClient
 
+from .masterkey import load_keyring
 from .scrubbing import scrub_reports
 from .settings import Settings, settings
 
@@ -73,7 +73,7 @@ def _unit_ref(chosen: Settings, subject: str, unit_ref: str) -> str:
         raise ValueError("--unit-ref must be 32 hex digits, as `weighbridge audit show` prints it")
     if not chosen.log_dir.is_dir():
         raise NotFound(f"there is no log in {chosen.log_dir}")
-    return unit_ref or Keyring.load(chosen.keys_dir, signing=False).unit_ref(subject)
+    return unit_ref or load_keyring(chosen, signing=False).unit_ref(subject)
 
 
 async def _manage(
@@ -86,7 +86,7 @@ async def _manage(
             return await client.manage(do, unit_ref, actor=actor, reason=reason)
         finally:
             await client.close()
-    keyring = Keyring.load(chosen.keys_dir)
+    keyring = load_keyring(chosen)
     notary = await Notary.open(chosen.log_dir, keyring, origin=chosen.origin)
     try:
         erasing = Erasing(notary, Seals(chosen.log_dir, keyring, create=True))

@@ -39,6 +39,7 @@ from runners.errors import ArtefactCorrupt, RunnerError
 from runners.tensor import Batch, unpack
 
 from .counting import Counting
+from .masterkey import load_keyring
 from .recorder import Appender
 from .settings import Settings
 from .shelf import Held, Shelf
@@ -265,7 +266,7 @@ class Follower:
 
 async def open_follower(settings: Settings) -> Follower:
     """A follower of the configured log, running."""
-    keyring = await asyncio.to_thread(Keyring.load, settings.keys_dir, signing=False)
+    keyring = await asyncio.to_thread(load_keyring, settings, signing=False)
     follower = Follower(
         LogReader(settings.log_dir),
         NotaryClient(settings.run_dir / "notary.sock"),

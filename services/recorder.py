@@ -27,6 +27,7 @@ from audit.sample import Sampler
 from audit.seals import Seals
 
 from .decision import DecisionWriter, Recorded, Taken
+from .payloadpolicy import SAMPLED, PayloadPolicy
 
 __all__ = ["Appender", "Recorder"]
 
@@ -64,12 +65,18 @@ class Recorder:
         sampler: Sampler,
         *,
         durability: str,
+        policy: PayloadPolicy = SAMPLED,
     ) -> None:
         """Start a new numbered series; `instance` names it in every record."""
         self._appender = appender
         self.instance = os.urandom(4).hex()
         self._writer = DecisionWriter(
-            keyring, seals, sampler, instance=self.instance, durability=durability
+            keyring,
+            seals,
+            sampler,
+            instance=self.instance,
+            durability=durability,
+            policy=policy,
         )
         self.seq = 0
         self.recorded = 0

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from audit.errors import NotFound, PayloadDamaged
-from audit.keys import Keyring
 from audit.log import has_writer
 from audit.note import VerifierKey, open_checkpoint
 from audit.reader import LogReader
@@ -23,6 +22,7 @@ from audit.seals import Seals
 from audit.verify import verify_log
 from experiments.estimate import analyse
 
+from .masterkey import load_keyring
 from .models import open_registry
 from .settings import Settings
 
@@ -64,7 +64,7 @@ def write_report(
     """
     if not settings.log_dir.is_dir():
         raise NotFound(f"there is no log in {settings.log_dir}; start a server first")
-    keyring = Keyring.load(settings.keys_dir)
+    keyring = load_keyring(settings)
     reader, seals = LogReader(settings.log_dir), Seals(settings.log_dir, keyring)
     trusted = keyring.verifier_key(settings.origin)
     checkpoint, size = _covering_checkpoint(reader, trusted)

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 from audit.canonical import JSON
 from audit.erasing import Erasing
-from audit.keys import Keyring
 from audit.notary import Notary
 from audit.reader import LogReader
 from audit.record import AssignmentConfig, Epoch, Event, ModelRegistered, new_id, now_us
@@ -36,9 +35,11 @@ from .erasures import Erasures
 from .explaining import Explaining, RemoteExplain
 from .grpcserver import GrpcServer, status_of
 from .http import HttpDoor
+from .masterkey import load_or_create_keyring
 from .metrics import Metrics
 from .models import open_fleet
 from .outcomes import Outcomes
+from .payloadpolicy import parse_policy
 from .recorder import Recorder
 from .router import Router
 from .rpc import Servicer
@@ -128,7 +129,7 @@ class House:
 
     async def _open_log(self) -> None:
         settings = self.settings
-        self.keyring = Keyring.load_or_create(settings.keys_dir)
+        self.keyring = load_or_create_keyring(settings)
         self.notary = await Notary.open(
             settings.log_dir,
             self.keyring,
@@ -154,7 +155,12 @@ class House:
             ),
         )
         self.recorder = Recorder(
-            self.notary, self.keyring, self.seals, sampler, durability=settings.durability
+            self.notary,
+            self.keyring,
+            self.seals,
+            sampler,
+            durability=settings.durability,
+            policy=parse_policy(settings.payloads, settings.payload_bytes),
         )
         self._stack.push_async_callback(self.recorder.close)
         await self.notary.append(
