@@ -30,13 +30,14 @@ __all__ = ["replay"]
 
 console = Console()
 _HOW = (
-    "each request was inferred alone, all its rows together, and compared bit by bit, or within the "
-    "tolerance that the artefact's manifest states for the device"
+    "each request was inferred alone, all its rows together, and compared bit by bit, or within "
+    "the tolerance that the artefact's manifest states for the device"
 )
 
 
 def replay(
     decision: Annotated[str | None, typer.Argument(help="the decision id of a reply")] = None,
+    *,
     sample: Annotated[int, typer.Option("--sample", min=0, help="so many of those kept")] = 0,
     model: Annotated[str, typer.Option("--model", help="only of this model")] = "",
     since: Annotated[str, typer.Option("--from", help="first moment, ISO 8601, UTC")] = "",
@@ -97,9 +98,10 @@ def _drawn(reader: LogReader, sample: int, model: str, since: str, until: str) -
     def fitting() -> Iterator[Decision]:
         for entry in reader.entries():
             event = entry.event
-            if isinstance(event, Decision) and event.id in kept and first <= event.time_us < last:
-                if not model or event.model == model:
-                    yield event
+            if not isinstance(event, Decision) or event.id not in kept:
+                continue
+            if first <= event.time_us < last and model in ("", event.model):
+                yield event
 
     drawn = sorted(fitting(), key=lambda event: hashlib.sha256(event.id.encode()).digest())
     return drawn[:sample]

@@ -89,9 +89,7 @@ class Replayer:
         if kept_in is None or kept_out is None:
             return _told(event, "nothing kept", "not kept, or the subject was erased")
         if not self._committed(event, kept_in, kept_out):
-            return _told(
-                event, "payload changed", "the payloads are not what the record commits to"
-            )
+            return _told(event, "payload changed", "they are not what the record commits to")
         held = self._held(event)
         if held is None:
             return _told(event, "artefact missing", f"the registry has no artefact {event.digest}")
