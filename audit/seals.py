@@ -19,7 +19,7 @@ the root, or the file of before, with zeros in place. Nobody can compute the old
 Rule 2: a subject that comes back gets the fresh leaf; what was sealed before stays lost.
 Rule 3: 40 bits are told apart. Another subject with the same 40 bits is erased, too: with 10^7
 subjects, once in 10^5 erasures.
-Boundary: files; no event loop. Source: docs/adr/0012-erasure.md.
+Boundary: files; no event loop. Source: docs/adr/0013-erasure.md.
 Read next: erasing.py (who punctures), subjects.py (the keys of payloads).
 """
 

@@ -44,7 +44,9 @@ def test_a_key_that_was_in_a_file_can_move_out_of_it(tmp_path) -> None:
     assert moved.open(sealed, "a") == b"private"
 
 
-@pytest.mark.parametrize("text", ["secret-that-is-no-key", "ab" * 31, base64.b64encode(b"x").decode()])
+@pytest.mark.parametrize(
+    "text", ["secret-that-is-no-key", "ab" * 31, base64.b64encode(b"x").decode()]
+)
 def test_what_is_no_key_is_refused_and_never_repeated(tmp_path, text) -> None:
     for given in (
         {"master_key": text},
