@@ -181,9 +181,11 @@ class Follower:
     async def _explain_recorded(self, event: Decision) -> None:
         """Explain a decision from its kept input, or record why not."""
         try:
-            packed = await asyncio.to_thread(self._reader.payload, self._keyring, event.id, "input")
+            packed = await self._input(event.id)
             if packed is None:
-                await self._skip(event.id, "payload_missing", "the input was not kept")
+                await self._skip(
+                    event.id, "payload_missing", "the input was not kept, or was erased"
+                )
                 return
             target = _Target(event.id, event.model, event.version, event.digest, event.unit_ref)
             await self._explain(target, unpack(packed))
@@ -191,6 +193,9 @@ class Follower:
             await self._skip(event.id, exc.reason, exc.detail)
         except RunnerError as exc:
             await self._skip(event.id, "model_unavailable", type(exc).__name__)
+
+    async def _input(self, decision: str) -> bytes | None:
+        return await asyncio.to_thread(self._reader.payload, self._keyring, decision, "input")
 
     async def _skip(self, decision: str, reason: str, detail: str) -> None:
         await self._appender.append(
@@ -227,6 +232,9 @@ class Follower:
             body_commitment=commitment(nonce, body),
             **found.summary(),
         )
+        # Erased while it was explained: what was derived from the input must not outlive it.
+        if target.digest is not None and await self._input(target.decision) is None:
+            raise ExplainError("payload_missing", "the subject was erased meanwhile")
         await self._appender.append(record, payloads={"explanation": body}, subject=target.unit_ref)
         self._settle(target.decision)
         return found
