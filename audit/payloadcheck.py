@@ -20,7 +20,7 @@ from .contents import Erased
 from .findings import Collector
 from .frames import Watermark, only_zeros
 from .payloads import slot_of
-from .seals import is_erased
+from .seals import damaged_keys, is_erased
 from .subjects import DESTROYED, SLOT_BYTES, parse_slot, slots_path
 
 _STEP = 9
@@ -46,6 +46,9 @@ def check_payload_files(
     for number in range(watermark.blob_segment + 1):
         last = number == watermark.blob_segment
         _check_segment(directory, number, watermark.blob_bytes if last else None, found, dead)
+    for path, offset in damaged_keys(directory):
+        name = str(path.relative_to(directory))
+        found.problem(_STEP, "the keys of sealed parts are damaged", file=name, offset=offset)
     for erasure in erased:
         alive = [f"slot {slot}" for slot in erasure.slots if slot not in dead]
         if not is_erased(directory, erasure.unit_ref, erasure.id):

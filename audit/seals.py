@@ -10,7 +10,8 @@ and erasing is puncturing (Boneh and Waters 2013; Boyle, Goldwasser and Ivan 201
     leaf       after 5 bytes: the AES-256-GCM key of every subject whose reference begins so
 
     blobs/seal.roots       "WBSEAL1\n", then 65,536 entries of 32 bytes, encrypted with AES-256-CTR
-                           under the master key; one that was punctured is all zeros
+                           under the master key; one that was punctured is all zeros. Then uint32
+                           CRC-32 of each entry
     blobs/seal/<4 hex>     a punctured root: "WBSEALP1", uint32 CRC-32 of the rest, uint16 number
                            of erasures, their ids (16 bytes each) and paths (3 bytes each), 12 bytes
                            nonce, AES-256-GCM of the nodes left: depth, path, 32 bytes each
@@ -28,7 +29,7 @@ import binascii
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -53,12 +54,13 @@ ROOTS = 1 << 16
 _KEY_BYTES = 32
 _DEPTH = 3
 _MAGIC, _PUNCTURED = b"WBSEAL1\n", b"WBSEALP1"
-_FILE_BYTES = len(_MAGIC) + ROOTS * _KEY_BYTES
+_CRCS_AT = len(_MAGIC) + ROOTS * _KEY_BYTES
 _NONCE_BYTES = 12
 _BYTES = [bytes([value]) for value in range(256)]
 _NODE = struct.Struct(">B3s32s")
 _COUNT = struct.Struct(">H")
 _CRC = struct.Struct(">I")
+_FILE_BYTES = _CRCS_AT + ROOTS * _CRC.size
 _MARK_BYTES = 16 + _DEPTH
 _NO_KEY = bytes(_KEY_BYTES)
 _KEPT_ROOTS = 256
@@ -109,7 +111,7 @@ class Seals:
         if create and not self._path.exists():
             make_directory(self._path.parent, mode=0o700)
             made = self._crypt(keyring.random(ROOTS * _KEY_BYTES))
-            replace_file(self._path, _MAGIC + made, mode=0o600)
+            replace_file(self._path, _MAGIC + made + _crcs(made), mode=0o600)
         self.refresh()
 
     def refresh(self) -> None:
@@ -130,7 +132,7 @@ class Seals:
             raise LogDamaged(
                 self._path, offset=0, expected=f"{_FILE_BYTES} bytes of roots", found="damage"
             )
-        stored = raw[len(_MAGIC) :]
+        stored = raw[len(_MAGIC) : _CRCS_AT]
         self._view = _View(self._crypt(stored), _zero_entries(stored), {})
         self._stamp = stamp
 
@@ -283,7 +285,9 @@ class Seals:
     def _zero_root(self, root: int) -> None:
         fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            # Written also where it is zero already: its new time tells other processes.
+            # Written also where it is zero already: the new time tells other processes.
+            crc = _CRC.pack(zlib.crc32(_NO_KEY))
+            os.pwrite(fd, crc, _CRCS_AT + root * _CRC.size)
             os.pwrite(fd, _NO_KEY, len(_MAGIC) + root * _KEY_BYTES)
             os.fsync(fd)
         finally:
@@ -294,6 +298,22 @@ class Seals:
         return LogDamaged(
             file, offset=None, expected="the keys of a punctured root", found="damage"
         )
+
+
+def damaged_keys(directory: Path) -> Iterator[tuple[Path, int]]:
+    """Every file of these keys that is not whole, and where; needs no key."""
+    path = roots_path(directory)
+    raw = path.read_bytes() if path.exists() else b""
+    stored = raw[len(_MAGIC) : _CRCS_AT]
+    if raw and (len(raw) != _FILE_BYTES or not raw.startswith(_MAGIC)):
+        yield path, 0
+    elif raw and raw[_CRCS_AT:] != (found := _crcs(stored)):
+        pairs = zip(_CRC.iter_unpack(raw[_CRCS_AT:]), _CRC.iter_unpack(found), strict=True)
+        wrong = next(place for place, (said, is_) in enumerate(pairs) if said != is_)
+        yield path, len(_MAGIC) + wrong * _KEY_BYTES
+    for file in sorted((directory / "blobs" / "seal").glob("[0-9a-f]" * 4)):
+        if _read_marks(file) is None:
+            yield file, 0
 
 
 def is_erased(directory: Path, unit_ref: str, erasure: str) -> bool:
@@ -353,6 +373,13 @@ def _whole(file: Path) -> _Marks | None:
         for at in range(_COUNT.size, end, _MARK_BYTES)
     ]
     return _Marks(marks, rest[:end], rest[end:])
+
+
+def _crcs(stored: bytes) -> bytes:
+    return b"".join(
+        _CRC.pack(zlib.crc32(stored[at : at + _KEY_BYTES]))
+        for at in range(0, len(stored), _KEY_BYTES)
+    )
 
 
 def _settle(file: Path) -> None:

@@ -63,6 +63,10 @@ class _Target(NamedTuple):
     unit_ref: str
 
 
+class _Erased(Exception):
+    """The subject was erased while its decision was explained."""
+
+
 class Follower:
     """Follows one log. `run` goes on until `close`."""
 
@@ -183,12 +187,12 @@ class Follower:
         try:
             packed = await self._input(event.id)
             if packed is None:
-                await self._skip(
-                    event.id, "payload_missing", "the input was not kept, or was erased"
-                )
+                await self._skip(event.id, "payload_missing", "the input is not there")
                 return
             target = _Target(event.id, event.model, event.version, event.digest, event.unit_ref)
             await self._explain(target, unpack(packed))
+        except _Erased:
+            await self._skip(event.id, "payload_missing", "the subject was erased meanwhile")
         except ExplainError as exc:
             await self._skip(event.id, exc.reason, exc.detail)
         except RunnerError as exc:
@@ -234,7 +238,7 @@ class Follower:
         )
         # Erased while it was explained: what was derived from the input must not outlive it.
         if target.digest is not None and await self._input(target.decision) is None:
-            raise ExplainError("payload_missing", "the subject was erased meanwhile")
+            raise _Erased
         await self._appender.append(record, payloads={"explanation": body}, subject=target.unit_ref)
         self._settle(target.decision)
         return found

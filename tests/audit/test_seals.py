@@ -10,7 +10,7 @@ from audit.errors import LogDamaged, PayloadDamaged
 from audit.events import Decision, DecisionV1
 from audit.keys import Keyring
 from audit.record import as_mapping, decode, encode
-from audit.seals import ROOTS, Seals, _zero_entries, is_erased, roots_path
+from audit.seals import ROOTS, Seals, _zero_entries, damaged_keys, is_erased, roots_path
 from tests.audit.worlds import decision, make_keyring, uuid
 
 ALICE = "0123456789" + "ab" * 11
@@ -185,3 +185,18 @@ def test_records_of_the_first_schema_are_still_opened(tmp_path, ring, seals) -> 
     assert as_mapping(old)["schema"] == 1
     assert seals.secret(old) == {"groups": [], "nonce": "00"}
     assert ROOTS == 65_536
+
+
+@pytest.mark.parametrize("place", [3, 8, 70_000, 8 + 32 * ROOTS + 9, -1])
+@pytest.mark.parametrize("name", ["seal.roots", "seal/0123"])
+def test_a_changed_byte_of_the_key_files_shows_without_any_key(
+    tmp_path, seals, name, place
+) -> None:
+    seals.puncture(ALICE, uuid(1))
+    assert not list(damaged_keys(tmp_path))
+    file = tmp_path / "blobs" / name
+    raw = bytearray(file.read_bytes())
+    raw[place if place < len(raw) else len(raw) // 2] ^= 4
+    file.write_bytes(raw)
+    ((found, _),) = damaged_keys(tmp_path)
+    assert found == file
