@@ -190,6 +190,21 @@ class Blobs:
         except OSError as exc:
             raise LogUnavailable(f"could not destroy a data key: {exc}") from exc
 
+    def key_slots(self, subject: str) -> list[int]:
+        """The numbers of the live key slots of `subject`."""
+        return self._subjects.slots_of(subject)
+
+    def destroy_slots(self, numbers: Sequence[int]) -> int:
+        """Destroy the keys in these slots; how many were live.
+
+        Raises:
+            LogUnavailable: the disk refused; call again.
+        """
+        try:
+            return self._subjects.destroy_slots(numbers)
+        except OSError as exc:
+            raise LogUnavailable(f"could not destroy data keys: {exc}") from exc
+
     def close(self) -> None:
         """Release the files."""
         self._file.close()

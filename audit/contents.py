@@ -5,7 +5,8 @@ version does not know is counted and noted, not condemned.
 Read next: completeness.py, verify.py.
 """
 
-from typing import Any
+import uuid
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -19,13 +20,24 @@ _EVENT_STEP, _COMPLETE_STEP = 6, 7
 _FIELDS = {(kind.type, kind.schema): field_names(kind) for kind in ALL}
 
 
+class Erased(NamedTuple):
+    """What an erasure record says: whose keys must be gone, and from which slots."""
+
+    leaf: int
+    time_us: int
+    id: str
+    unit_ref: str
+    slots: list[int]
+
+
 class ContentChecker:
     """Takes the entries in order, then `finish`."""
 
     def __init__(self, found: Collector) -> None:
         self._found = found
         self._decisions: dict[str, int] = {}
-        self._last_time_us = 0
+        self.last_time_us = 0
+        self.erased: list[Erased] = []
         self.completeness = Completeness()
 
     def entry(self, index: int, data: bytes) -> None:
@@ -44,11 +56,13 @@ class ContentChecker:
             self._found.problem(_EVENT_STEP, f"a {kind} with wrong fields: {odd}", leaf=index)
         elif kind == "decision":
             self._decision(index, body)
+        elif kind == "erasure":
+            self._erasure(index, body)
         elif kind == "gap":
             self._number(index, body, ("first_seq", "last_seq"))
         time_us = body.get("time_us")
         if type(time_us) is int:
-            self._last_time_us = max(self._last_time_us, time_us)
+            self.last_time_us = max(self.last_time_us, time_us)
 
     def finish(self, in_flight_s: float) -> None:
         """Check that nothing is missing."""
@@ -65,6 +79,14 @@ class ContentChecker:
             message = f"decision {body['id']} was already recorded as leaf {before}"
             self._found.problem(_EVENT_STEP, message, leaf=index)
         self._number(index, body, ("seq",))
+
+    def _erasure(self, index: int, body: dict[str, Any]) -> None:
+        try:
+            name, unit_ref = uuid.UUID(body["id"]).hex, bytes.fromhex(body["unit_ref"]).hex()
+            slots = [int(slot) for slot in body["key_slots"]]
+            self.erased.append(Erased(index, int(body["time_us"]), name, unit_ref, slots))
+        except (TypeError, ValueError, AttributeError):
+            self._found.problem(_EVENT_STEP, "its id, subject or slots are malformed", leaf=index)
 
     def _number(self, index: int, body: dict[str, Any], names: tuple[str, ...]) -> None:
         instance, numbers = body["instance"], [body[name] for name in names]
@@ -89,7 +111,7 @@ class ContentChecker:
             else (f"{missing.first} to {missing.last}")
         )
         text = f"instance {missing.instance}: number {span} is missing and no gap explains it"
-        age_us = self._last_time_us - missing.next_time_us
+        age_us = self.last_time_us - missing.next_time_us
         if missing.next_time_us and age_us < in_flight_s * 1_000_000:
             self._found.note(f"{text} (it may still be on its way)")
         else:

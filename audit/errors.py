@@ -47,6 +47,12 @@ class NotFound(RequestError):
     status_hint = 404
 
 
+class HoldStands(RequestError):
+    """A subject may not be erased while a legal hold stands on it."""
+
+    status_hint = 409
+
+
 # --- the evidence ---------------------------------------------------------------------------
 
 

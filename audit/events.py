@@ -7,7 +7,7 @@ holds a person's raw data: units are keyed hashes, inputs and outputs are commit
 Read next: record.py (the bytes).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from .canonical import JSON
@@ -28,10 +28,12 @@ class Decision(Event):
     """One answer of a model: who was assigned to what, what served, and commitments to the data.
 
     `instance` (8 hex digits) and `seq` (1, 2, 3, …) number the answers of one gateway process
-    without gaps, so that a reviewer can prove completeness from the log alone.
+    without gaps, so that a reviewer can prove completeness from the log alone. `sealed` is under
+    the subject's key (seals.py).
     """
 
     type: ClassVar[str] = "decision"
+    schema: ClassVar[int] = 2
     instance: str
     seq: int
     origin: str  # "http" | "grpc" | "native" | "v1"
@@ -64,6 +66,13 @@ class Decision(Event):
     span_id: str | None = None
     latency_us: dict[str, int]  # {"queue", "infer", "total"}
     durability: str  # "strict" | "bounded" | "async"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionV1(Decision):
+    """As a decision was written before erasure: `sealed` is under a key of the record's id."""
+
+    schema: ClassVar[int] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,10 +217,26 @@ class Override(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasure(Event):
-    """A subject's data key was destroyed: its payloads are unreadable from here on."""
+    """A subject's keys are destroyed: its payloads and sealed parts are unreadable from here on.
+
+    Recorded before the deed, so that one that was interrupted is finished at the next start.
+    `key_slots` are the slots of its data keys, by which the deed can be checked without any key.
+    """
 
     type: ClassVar[str] = "erasure"
     unit_ref: str
+    actor: str
+    reason: str
+    key_slots: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegalHold(Event):
+    """A subject's data must be kept (`action` "hold"), or need no longer be ("release")."""
+
+    type: ClassVar[str] = "legal_hold"
+    unit_ref: str
+    action: str
     actor: str
     reason: str
 
@@ -269,6 +294,7 @@ class UnknownEvent(Event):
 
 ALL: tuple[type[Event], ...] = (
     Decision,
+    DecisionV1,
     AssignmentConfig,
     ModelRegistered,
     ModelPromoted,
@@ -280,6 +306,7 @@ ALL: tuple[type[Event], ...] = (
     Alert,
     Override,
     Erasure,
+    LegalHold,
     Access,
     KeyRotation,
     Epoch,

@@ -3,7 +3,8 @@
 Files in the key folder (mode 0700), each 0600 and one line `weighbridge-key <purpose> <hex>
 <first 8 hex digits of SHA-256 of the line so far>`:
     log.key     Ed25519 seed: signs checkpoints; only the notary needs it
-    master.key  AES-256: wraps the data keys of subjects, and seals the private part of records
+    master.key  AES-256: wraps the keys of subjects (subjects.py, seals.py); absent where the caller
+                brings this key from elsewhere
     unit.key    HMAC-SHA256: turns unit names into references
     keyring.id  the fingerprints of the three; written last, so its absence means that making
                 the keyring was interrupted and may be finished, its presence that a missing key
@@ -57,8 +58,12 @@ class Keyring:
     random: RandomBytes = field(default=random_bytes, repr=False, compare=False)
 
     @classmethod
-    def load_or_create(cls, directory: Path, *, random: RandomBytes = random_bytes) -> "Keyring":
+    def load_or_create(
+        cls, directory: Path, *, random: RandomBytes = random_bytes, master: bytes | None = None
+    ) -> "Keyring":
         """Read the keyring, making it first if the folder has none. Safe for many processes.
+
+        With `master`, 32 bytes that are kept elsewhere, no master.key is made or read.
 
         Raises:
             KeyFileError: a file is missing, damaged, or open to others; or not readable.
@@ -68,23 +73,36 @@ class Keyring:
             with (directory / "lock").open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not (directory / "keyring.id").exists():
-                    _create(directory, random)
+                    _create(directory, random, master)
         except OSError as exc:
             raise KeyFileError(f"could not open the key folder {directory}: {exc}") from exc
-        return cls.load(directory, random=random)
+        return cls.load(directory, random=random, master=master)
 
     @classmethod
     def load(
-        cls, directory: Path, *, signing: bool = True, random: RandomBytes = random_bytes
+        cls,
+        directory: Path,
+        *,
+        signing: bool = True,
+        random: RandomBytes = random_bytes,
+        master: bytes | None = None,
     ) -> "Keyring":
         """Read an existing keyring; `signing=False` leaves the signing key unread.
+
+        `master` is as for `load_or_create`.
 
         Raises:
             KeyFileError: as `load_or_create`.
         """
         known = _read_fingerprints(directory / "keyring.id")
         wanted = _PURPOSES if signing else _PURPOSES[1:]
-        keys = {purpose: _read_key(directory, purpose, known) for purpose in wanted}
+        if master is not None and _fingerprint("master", master.hex()) != known.get("master"):
+            raise KeyFileError(
+                "could not use the given master key: it is not the key this keyring was made with "
+                f"({directory / 'keyring.id'})"
+            )
+        given = {} if master is None else {"master": master}
+        keys = given | {p: _read_key(directory, p, known) for p in wanted if p not in given}
         return cls(keys.get("log", b""), keys["master"], keys["unit"], random)
 
     def unit_ref(self, unit: str) -> str:
@@ -150,10 +168,13 @@ class Keyring:
         return Mac(self.master)
 
 
-def _create(directory: Path, random: RandomBytes) -> None:
+def _create(directory: Path, random: RandomBytes, master: bytes | None) -> None:
     # A crash in here leaves no keyring.id: the next call keeps the keys already made and goes on.
     marks = []
     for purpose in _PURPOSES:
+        if purpose == "master" and master is not None:
+            marks.append(f"{purpose}={_fingerprint(purpose, master.hex())}")
+            continue
         path = directory / f"{purpose}.key"
         if not path.exists():
             _write_line(path, f"weighbridge-key {purpose} {random(_KEY_BYTES).hex()}")

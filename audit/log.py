@@ -183,6 +183,14 @@ class Log:
         """Destroy a subject's data keys (writer's thread); whether it had any."""
         return self._blobs.destroy(subject)
 
+    def key_slots(self, subject: str) -> list[int]:
+        """The numbers of a subject's live key slots (writer's thread)."""
+        return self._blobs.key_slots(subject)
+
+    def destroy_slots(self, numbers: Sequence[int]) -> int:
+        """Destroy the keys in these slots (writer's thread); how many were live."""
+        return self._blobs.destroy_slots(numbers)
+
     def prepare(self) -> None:
         """Have the next checkpoint's tiles made as far as they can be; `publish` does the rest.
 

@@ -293,6 +293,14 @@ class Notary:
         """Destroy a subject's data keys; whether it had any. Record an Erasure beside it."""
         return await self._groups.run(lambda: self._log.destroy(subject))
 
+    async def key_slots(self, subject: str) -> list[int]:
+        """The numbers of a subject's live key slots."""
+        return await self._groups.run(lambda: self._log.key_slots(subject))
+
+    async def destroy_slots(self, numbers: list[int]) -> int:
+        """Destroy the data keys in these slots; how many were live."""
+        return await self._groups.run(lambda: self._log.destroy_slots(numbers))
+
     async def close(self) -> None:
         """Write what is queued, sign a last checkpoint, release the lock. Safe to call twice."""
         if self._closed:

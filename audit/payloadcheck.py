@@ -6,6 +6,7 @@ Read next: verify.py.
 """
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from .blobs import (
@@ -15,22 +16,53 @@ from .blobs import (
     format_blob_header,
     parse_record_header,
 )
+from .contents import Erased
 from .findings import Collector
 from .frames import Watermark, only_zeros
+from .payloads import slot_of
+from .seals import damaged_keys, is_erased
 from .subjects import DESTROYED, SLOT_BYTES, parse_slot, slots_path
 
 _STEP = 9
 
 
-def check_payload_files(directory: Path, watermark: Watermark, found: Collector) -> None:
-    """Step 9: every payload segment and every key slot."""
+def check_payload_files(
+    directory: Path,
+    watermark: Watermark,
+    found: Collector,
+    erased: Sequence[Erased] = (),
+    fresh_us: float = 0,
+) -> None:
+    """Step 9: every payload segment and every key slot, and no key where the log says it is gone.
+
+    Args:
+        directory: the log's.
+        watermark: of the last committed group.
+        found: told of what does not hold.
+        erased: what the log's erasures say.
+        fresh_us: an erasure from here on may be under way, if a writer lives.
+    """
+    dead = _check_slots(directory, watermark.subjects, found)
     for number in range(watermark.blob_segment + 1):
         last = number == watermark.blob_segment
-        _check_segment(directory, number, watermark.blob_bytes if last else None, found)
-    _check_slots(directory, watermark.subjects, found)
+        _check_segment(directory, number, watermark.blob_bytes if last else None, found, dead)
+    for path, offset in damaged_keys(directory):
+        name = str(path.relative_to(directory))
+        found.problem(_STEP, "the keys of sealed parts are damaged", file=name, offset=offset)
+    for erasure in erased:
+        alive = [f"slot {slot}" for slot in erasure.slots if slot not in dead]
+        if not is_erased(directory, erasure.unit_ref, erasure.id):
+            alive.append("the tree of sealed parts")
+        if alive and erasure.time_us <= fresh_us:
+            message = f"erased, but keys are there (again): {', '.join(alive)}"
+            found.problem(_STEP, message, leaf=erasure.leaf)
+        elif alive:
+            found.note(f"the erasure of leaf {erasure.leaf} may be under way")
 
 
-def _check_segment(directory: Path, number: int, upto: int | None, found: Collector) -> None:
+def _check_segment(
+    directory: Path, number: int, upto: int | None, found: Collector, dead: set[int]
+) -> None:
     path = blob_segment_path(directory, number)
     name = str(path.relative_to(directory))
     if not path.exists():
@@ -61,10 +93,14 @@ def _check_segment(directory: Path, number: int, upto: int | None, found: Collec
                 if header is None:
                     return
             found.count("payloads")
+            if header is not None and slot_of(body[: header.meta_bytes]) in dead:
+                found.count("erased payloads")
             offset = file.tell()
 
 
-def _check_slots(directory: Path, count: int, found: Collector) -> None:
+def _check_slots(directory: Path, count: int, found: Collector) -> set[int]:
+    """Check each; the numbers of those that were destroyed."""
+    dead = set()
     path = slots_path(directory)
     name = str(path.relative_to(directory))
     raw = path.read_bytes() if path.exists() else b""
@@ -76,5 +112,12 @@ def _check_slots(directory: Path, count: int, found: Collector) -> None:
         slot = parse_slot(raw[number * SLOT_BYTES : (number + 1) * SLOT_BYTES])
         if slot is None:
             found.problem(_STEP, "a key slot is damaged", file=name, offset=number * SLOT_BYTES)
+        elif slot.state == DESTROYED:
+            found.count("erased key slots")
+            if any(slot.nonce) or any(slot.wrapped):
+                place = number * SLOT_BYTES
+                found.problem(_STEP, "a destroyed slot holds bytes", file=name, offset=place)
+            dead.add(number)
         else:
-            found.count("erased key slots" if slot.state == DESTROYED else "key slots")
+            found.count("key slots")
+    return dead

@@ -67,6 +67,11 @@ class Payloads:
             )
         return self._open(keyring, raw[: place.meta_bytes], raw[place.meta_bytes :])
 
+    def kept(self, name: str) -> frozenset[str]:
+        """The decisions that have a payload of this name, readable or not."""
+        self._walk()
+        return frozenset(decision for decision, found in self._places if found == name)
+
     def _find(self, decision_id: str, name: str) -> _Place | None:
         self._walk()
         return self._places.get((decision_id, name))
@@ -106,7 +111,9 @@ class Payloads:
         return raw if zlib.crc32(raw) == place.crc else None
 
     def _open(self, keyring: Keyring, meta: bytes, sealed: bytes) -> bytes | None:
-        number = _slot_of(meta)
+        number = slot_of(meta)
+        if number is None:
+            raise PayloadDamaged(f"could not open a payload ({meta!r}): it names no key slot")
         path = slots_path(self._directory)
         with path.open("rb") as file:
             file.seek(number * SLOT_BYTES)
@@ -133,9 +140,11 @@ def _key_of(meta: bytes) -> tuple[str, str] | None:
     return (decision_id, name) if isinstance(decision_id, str) and isinstance(name, str) else None
 
 
-def _slot_of(meta: bytes) -> int:
-    body = loads(meta)
+def slot_of(meta: bytes) -> int | None:
+    """The number of the key slot that a record's meta part names; None if it names none."""
+    try:
+        body = loads(meta)
+    except DecodeError:
+        return None
     slot = body.get("slot") if isinstance(body, dict) else None
-    if not isinstance(slot, int):
-        raise PayloadDamaged(f"could not open a payload ({meta!r}): it names no key slot")
-    return slot
+    return slot if isinstance(slot, int) else None

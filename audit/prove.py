@@ -148,6 +148,6 @@ def _hash(line: str) -> bytes:
         node = base64.b64decode(line, validate=True)
     except (binascii.Error, ValueError) as exc:
         raise ProofError("could not read the proof: a path line is not base64") from exc
-    if len(node) != 32:
+    if len(node) != 32 or base64.b64encode(node).decode() != line:  # no second spelling of a hash
         raise ProofError("could not read the proof: a path line is not a SHA-256 hash")
     return node

@@ -108,5 +108,9 @@ class LogReader:
         """
         return self._payloads.get(keyring, decision_id, name)
 
+    def kept(self, name: str) -> frozenset[str]:
+        """The ids of the decisions that have a payload of this name; it may have been erased."""
+        return self._payloads.kept(name)
+
     def _position(self) -> Position:
         return read_marker(self.directory)

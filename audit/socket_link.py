@@ -1,7 +1,8 @@
 """Appending from other processes, over a Unix socket: a server beside the notary, and a client.
 
 Rules:
-1. The socket is private to the user (mode 0600). Whoever may connect may append, nothing else.
+1. The socket is private to the user (mode 0600). Whoever may connect may append, and erase and hold
+   where the server is given who does that; nothing else.
 2. A client that lost its connection sends again, on the next one, whatever was not answered; the
    notary knows the event ids, so a record whose receipt got lost is not stored twice.
 3. A refusal travels as the error it is; silence beyond `timeout_s` is LogUnavailable.
@@ -14,9 +15,11 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from .blobs import Payload, as_payloads
-from .canonical import is_canonical
+from .canonical import JSON, is_canonical
+from .erasing import Erasing
 from .errors import AuditError, EntryTooLarge, EventInvalid, LogUnavailable
 from .events import Event
 from .notary import Durability, Notary, Receipt
@@ -24,8 +27,10 @@ from .receipts import Told, tell
 from .record import MAX_ENTRY_BYTES, decode, encode, subject_of
 from .wire import (
     APPEND,
+    DONE,
     GREETING,
     HEAD,
+    MANAGE,
     MAX_FRAME_BYTES,
     REFUSED,
     STORED,
@@ -33,9 +38,11 @@ from .wire import (
     format_append,
     format_frame,
     format_greeting,
+    format_json,
     format_refusal,
     format_stored,
     parse_append,
+    parse_json,
     parse_refusal,
     parse_stored,
 )
@@ -44,14 +51,14 @@ _NO_PAYLOADS: Mapping[str, bytes] = {}
 _RECONNECT_DELAY_S = 0.05
 
 
-async def serve(notary: Notary, path: Path) -> "NotaryServer":
+async def serve(notary: Notary, path: Path, erasing: Erasing | None = None) -> "NotaryServer":
     """Offer `notary` on a Unix socket at `path`, replacing what a dead server left there.
 
     Raises:
         OSError: the socket cannot be made (a path beyond 107 bytes, no such folder).
     """
     listener = _listen(path)
-    server = NotaryServer(notary, path)
+    server = NotaryServer(notary, path, erasing)
     server.listener = await asyncio.start_unix_server(server.connected, sock=listener)
     return server
 
@@ -59,7 +66,8 @@ async def serve(notary: Notary, path: Path) -> "NotaryServer":
 class NotaryServer:
     """A running server; made by `serve`."""
 
-    def __init__(self, notary: Notary, path: Path) -> None:
+    def __init__(self, notary: Notary, path: Path, erasing: Erasing | None = None) -> None:
+        self._erasing = erasing
         self.path = path
         self.listener: asyncio.Server | None = None
         self._notary = notary
@@ -85,9 +93,9 @@ class NotaryServer:
         try:
             while True:
                 number, kind, body = await _read_frame(reader)
-                if kind != APPEND:
+                if kind not in (APPEND, MANAGE):
                     return  # not our protocol: hang up
-                task = asyncio.create_task(self._answer(writer, number, body))
+                task = asyncio.create_task(self._answer(writer, number, kind, body))
                 self._requests.add(task)
                 task.add_done_callback(self._requests.discard)
         except (asyncio.IncompleteReadError, OSError, ValueError):
@@ -96,14 +104,38 @@ class NotaryServer:
             self._connections.discard(writer)
             writer.close()
 
-    async def _answer(self, writer: asyncio.StreamWriter, number: int, body: bytes) -> None:
+    async def _answer(
+        self, writer: asyncio.StreamWriter, number: int, kind: int, body: bytes
+    ) -> None:
         try:
-            receipt = await self._append(body)
-            reply = format_frame(number, STORED, format_stored(receipt.index, receipt.leaf_hash))
+            if kind == MANAGE:
+                reply = format_frame(number, DONE, format_json(await self._manage(body)))
+            else:
+                receipt = await self._append(body)
+                stored = format_stored(receipt.index, receipt.leaf_hash)
+                reply = format_frame(number, STORED, stored)
         except AuditError as error:
             reply = format_frame(number, REFUSED, format_refusal(error))
         if not writer.is_closing():
             writer.write(reply)
+
+    async def _manage(self, body: bytes) -> Mapping[str, JSON]:
+        if self._erasing is None:
+            raise EventInvalid("could not erase or hold: this notary's process does not offer it")
+        try:
+            asked = parse_json(body)
+            do, unit_ref = asked["do"], str(asked["unit_ref"])
+            actor, reason = str(asked["actor"]), str(asked["reason"])
+        except (ValueError, KeyError) as exc:
+            raise EventInvalid(f"could not read a request: {exc}") from exc
+        if do == "erase":
+            return (await self._erasing.erase(unit_ref, actor=actor, reason=reason))._asdict()
+        if do not in ("hold", "release"):
+            raise EventInvalid("could not go on: ask to erase, hold or release")
+        leaf = await self._erasing.hold(
+            unit_ref, actor=actor, reason=reason, release=do == "release"
+        )
+        return {"leaf": leaf}
 
     async def _append(self, body: bytes) -> Receipt:
         try:
@@ -136,7 +168,7 @@ class NotaryClient:
         self._path = path
         self._timeout_s = timeout_s
         self._writer: asyncio.StreamWriter | None = None
-        self._waiting: dict[int, tuple[bytes, asyncio.Future[tuple[int, bytes]]]] = {}
+        self._waiting: dict[int, tuple[bytes, asyncio.Future[Any]]] = {}
         self._number = 0
         self._runner: asyncio.Task[None] | None = None
         self._origin: str | None = None
@@ -183,6 +215,17 @@ class NotaryClient:
         index, leaf = await self._call(body)
         return Receipt(self._origin or "", index, leaf)
 
+    async def manage(self, do: str, unit_ref: str, *, actor: str, reason: str) -> dict[str, Any]:
+        """Have the notary "erase", "hold" or "release" a subject; what it did. See erasing.py.
+
+        Raises:
+            EventInvalid, HoldStands, NotFound: as Erasing.erase and Erasing.hold.
+            LogUnavailable: no answer in time; ask again.
+        """
+        asked = {"do": do, "unit_ref": unit_ref, "actor": actor, "reason": reason}
+        found: dict[str, Any] = await self._call(format_json(asked), MANAGE)
+        return found
+
     def submit(
         self, event_id: str, data: bytes, told: Told, *, payloads: tuple[Payload, ...] = ()
     ) -> None:
@@ -199,10 +242,10 @@ class NotaryClient:
             if not future.done():
                 future.set_exception(LogUnavailable("could not store a record: client closed"))
 
-    async def _call(self, body: bytes) -> tuple[int, bytes]:
+    async def _call(self, body: bytes, kind: int = APPEND) -> Any:
         self._number = self._number % 0xFFFFFFFF + 1
-        number, frame = self._number, format_frame(self._number, APPEND, body)
-        future: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        number, frame = self._number, format_frame(self._number, kind, body)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = (frame, future)
         if self._runner is None or self._runner.done():
             self._runner = asyncio.create_task(self._run())
@@ -249,6 +292,8 @@ class NotaryClient:
             return  # its caller gave up
         if kind == STORED:
             future.set_result(parse_stored(body))
+        elif kind == DONE:
+            future.set_result(parse_json(body))
         else:
             future.set_exception(parse_refusal(body))
 

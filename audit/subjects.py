@@ -139,19 +139,37 @@ class SubjectKeys:
             self._remember(number, key)
         return key
 
+    def slots_of(self, subject: str) -> list[int]:
+        """The numbers of the live slots of `subject`."""
+        return list(self._slots.get(subject_digest(self._names, subject), ()))
+
     def destroy(self, subject: str) -> bool:
         """Overwrite every live key of `subject`; whether there was one.
 
         Raises:
             OSError: call again.
         """
-        digest = subject_digest(self._names, subject)
-        numbers = self._slots.get(digest, [])
-        dead = format_slot(Slot(DESTROYED, digest, bytes(12), bytes(48)))
+        return self.destroy_slots(self.slots_of(subject)) > 0
+
+    def destroy_slots(self, numbers: Sequence[int]) -> int:
+        """Overwrite the keys in these slots; how many were live. Unknown numbers are passed over.
+
+        Raises:
+            OSError: call again.
+        """
+        destroyed = 0
         for number in numbers:
+            slot = self._read(number) if 0 <= number < self.count else None
+            if slot is None or slot.state != LIVE:
+                continue
             self._keys.pop(number, None)
+            dead = format_slot(Slot(DESTROYED, slot.subject, bytes(12), bytes(48)))
             self._file.overwrite(dead, number * SLOT_BYTES)
-        return bool(self._slots.pop(digest, []))
+            kept = [other for other in self._slots.pop(slot.subject, ()) if other != number]
+            if kept:
+                self._slots[slot.subject] = kept
+            destroyed += 1
+        return destroyed
 
     def roll_back(self, count: int) -> None:
         """Forget slots from `count` on, those that were begun included."""

@@ -87,7 +87,8 @@ def verify_log(
     tree.finish()
     contents.finish(in_flight_s)
     leaves.check_marker()
-    check_payload_files(directory, leaves.watermark, found)
+    fresh_us = contents.last_time_us - in_flight_s * 1_000_000
+    check_payload_files(directory, leaves.watermark, found, contents.erased, fresh_us)
     _strays(directory, found)
     return Findings(
         origin=None if signed is None else signed.origin,

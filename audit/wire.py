@@ -8,6 +8,8 @@ The notary greets with "WBNOTARY1\n", uint16 length, its origin. Then both sides
                       uint16 number of payloads, each uint32 length and name, uint32 length and body
     kind 2, stored:   uint64 leaf index, 32 bytes leaf hash
     kind 3, refused:  the error's name, a newline, its message
+    kind 4, manage:   JSON {"do": "erase", "hold" or "release", "unit_ref", "actor", "reason"}
+    kind 5, done:     JSON: what it did
 Numbers are big-endian. Replies may come in any order.
 Rule: no IO. Each format_x has its parse_x; malformed bytes raise ValueError.
 Read next: socket_link.py.
@@ -15,19 +17,23 @@ Read next: socket_link.py.
 
 import struct
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from .canonical import JSON, dumps, loads
 from .errors import (
     AuditError,
+    DecodeError,
     EntryTooLarge,
     EventConflict,
     EventInvalid,
+    HoldStands,
     LogOverloaded,
     LogUnavailable,
+    NotFound,
 )
 
 GREETING = b"WBNOTARY1\n"
-APPEND, STORED, REFUSED = 1, 2, 3
+APPEND, STORED, REFUSED, MANAGE, DONE = 1, 2, 3, 4, 5
 DURABILITIES = (None, "strict", "bounded", "async")
 MAX_FRAME_BYTES = 96 << 20
 HEAD = struct.Struct(">IIB")
@@ -36,7 +42,15 @@ _COUNT = struct.Struct(">H")
 _STORED = struct.Struct(">Q32s")
 _ERRORS = {
     kind.__name__: kind
-    for kind in (EventInvalid, EntryTooLarge, EventConflict, LogOverloaded, LogUnavailable)
+    for kind in (
+        EventInvalid,
+        EntryTooLarge,
+        EventConflict,
+        HoldStands,
+        LogOverloaded,
+        LogUnavailable,
+        NotFound,
+    )
 }
 
 
@@ -87,6 +101,22 @@ def parse_append(body: bytes) -> AppendRequest:
     if position != len(body):
         raise ValueError("a malformed append: bytes are left over")
     return AppendRequest(durability, data, subject.decode(), payloads)
+
+
+def format_json(body: Mapping[str, JSON]) -> bytes:
+    """The body of a manage request or its answer; the inverse of `parse_json`."""
+    return dumps(dict(body))
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body."""
+    try:
+        found = loads(body)
+    except DecodeError as exc:
+        raise ValueError(f"a malformed message: {exc}") from exc
+    if not isinstance(found, dict):
+        raise ValueError("a malformed message: not an object")  # noqa: TRY004  as all others here
+    return found
 
 
 def format_stored(index: int, leaf: bytes) -> bytes:

@@ -21,11 +21,11 @@ import typer
 
 from audit.errors import AuditError, LogLocked, LogUnavailable
 from audit.events import Access
-from audit.keys import Keyring
 from audit.log import Log, Record, has_writer
 from audit.record import encode, new_id, now_us
 from audit.socket_link import NotaryClient
 
+from .masterkey import load_keyring
 from .settings import Settings
 
 __all__ = ["Actor", "NotRecorded", "Reason", "record_access"]
@@ -122,7 +122,7 @@ def _store(settings: Settings, directory: Path, event: Access) -> None:
 def _store_locked(settings: Settings, directory: Path, event: Access) -> None:
     if has_writer(directory):
         raise LogLocked(f"another process writes {directory}")
-    keyring = Keyring.load(settings.keys_dir)
+    keyring = load_keyring(settings)
     log = Log.open(directory, keyring, origin=settings.origin)
     try:
         log.append([Record(encode(event))])

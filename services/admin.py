@@ -16,6 +16,7 @@ from runners.fleet import Fleet, Slot
 from runners.tensor import Signature, TensorSpec
 
 from .codec import parse_json
+from .erasures import Erasures
 from .faults import NotFound, Unsupported
 from .modelconfig import model_config, platform
 from .openapi import document
@@ -65,6 +66,7 @@ class Admin:
         self.repository = Repository(fleet)
         self._statistics = statistics or Statistics()
         self._witnesses = witnesses
+        self.erasures: Erasures | None = None
 
     async def answer(self, method: str, parts: list[str], body: bytes) -> Answer:
         """Answer one call that is not a prediction; `parts` is its path, without empty ones.
@@ -142,6 +144,8 @@ class Admin:
                 return Answer(200, {"name": self.known(name), "ready": ready})
             case ("POST", "outcomes"):
                 return Answer(200, await self.outcomes.report(parse_json(body)))
+            case ("POST", "audit", *rest) if self.erasures is not None:
+                return Answer(200, await self.erasures.answer(rest, parse_json(body)))
             case ("GET", "experiments"):
                 return Answer(200, self.experiments())
             case ("POST", "experiments", "reload"):

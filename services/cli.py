@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 
 from audit.errors import AuditError
-from audit.keys import Keyring
 from experiments.errors import DefinitionError
 from experiments.plan import load_folder
 from runners.errors import RunnerError
@@ -26,6 +25,7 @@ from .cli_apikey import apikey
 from .cli_audit import audit
 from .cli_register import register_model
 from .cli_witness import run_witness
+from .masterkey import load_or_create_keyring
 from .models import open_registry, registry_signer
 from .settings import settings
 
@@ -75,7 +75,7 @@ def train(
         return
     from runners.reference.train import train_all  # noqa: PLC0415  torch and TensorFlow are slow
 
-    keyring = Keyring.load_or_create(chosen.keys_dir)
+    keyring = load_or_create_keyring(chosen)
     made = train_all(
         registry,
         chosen.data_dir,

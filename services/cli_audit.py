@@ -17,7 +17,6 @@ from rich.console import Console
 
 from audit.errors import NotFound
 from audit.index import Index
-from audit.keys import Keyring
 from audit.log import has_writer
 from audit.prove import prove as make_proof
 from audit.prove import verify_proof
@@ -26,8 +25,11 @@ from audit.record import as_mapping
 from audit.verify import verify_log
 
 from .accessed import Actor, Reason, record_access
+from .cli_erase import erase, hold, release
 from .cli_export import export
 from .cli_query import add_queries, open_reader
+from .cli_replay import replay
+from .masterkey import load_keyring
 from .settings import settings
 from .witnesses import parse_witnesses
 
@@ -35,6 +37,8 @@ __all__ = ["audit"]
 
 audit = typer.Typer(no_args_is_help=True, help="Read, prove and verify the audit log.")
 audit.command("export")(export)
+for _command in (erase, hold, release, replay):
+    audit.command()(_command)
 console = Console()
 _IN_FLIGHT_S = 30.0
 add_queries(audit)
@@ -56,7 +60,7 @@ def key() -> None:
     """Print the public key that reviewers verify with."""
     chosen = settings()
     console.print(
-        str(Keyring.load(chosen.keys_dir).verifier_key(chosen.origin)), soft_wrap=True, markup=False
+        str(load_keyring(chosen).verifier_key(chosen.origin)), soft_wrap=True, markup=False
     )
 
 
@@ -127,7 +131,7 @@ def verify(
 ) -> None:
     """Check every byte of the log: frames, tree, signatures, consistency and completeness."""
     chosen, reader = settings(), open_reader(log)
-    trusted = public_key or str(Keyring.load(chosen.keys_dir).verifier_key(chosen.origin))
+    trusted = public_key or str(load_keyring(chosen).verifier_key(chosen.origin))
     before = earlier.read_text(encoding="utf-8") if earlier else None
     # A living gateway has answers under way whose numbers are not on disk yet.
     in_flight_s = _IN_FLIGHT_S if has_writer(reader.directory) else 0.0

@@ -17,7 +17,6 @@ from rich.console import Console
 
 from audit.cosignature import CosignerKey
 from audit.errors import NotFound, NotYetCheckpointed
-from audit.keys import Keyring
 from audit.log import has_writer
 from audit.note import VerifierKey
 from audit.pack import write_pack
@@ -25,6 +24,7 @@ from audit.pack_range import Chosen, Wanted, choose
 from audit.reader import LogReader
 
 from .accessed import Actor, Reason, record_access
+from .masterkey import load_keyring
 from .moments import moment_us
 from .settings import settings
 from .witnesses import parse_witnesses
@@ -59,7 +59,7 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
     reader = LogReader(log or chosen.log_dir)
     if not reader.directory.is_dir():
         raise NotFound(f"there is no log in {reader.directory}; give --log FOLDER")
-    key = public_key or str(Keyring.load(chosen.keys_dir).verifier_key(chosen.origin))
+    key = public_key or str(load_keyring(chosen).verifier_key(chosen.origin))
     now_us = round(datetime.now(UTC).timestamp() * 1_000_000)
     wanted = Wanted(
         from_us=moment_us(since, default=0),

@@ -22,11 +22,11 @@ from rich.table import Table
 
 from audit.errors import NotFound
 from audit.index import Criteria, Index, read_leaves
-from audit.keys import Keyring
 from audit.reader import LogReader
 from audit.record import as_mapping, decode
 
 from .accessed import Actor, Reason, record_access
+from .masterkey import load_keyring
 from .moments import moment_text, moment_us
 from .settings import settings
 
@@ -81,7 +81,7 @@ def find(
         raise ValueError("could not search: give --unit or --unit-ref, not both")
     reader = open_reader(log)
     if unit:
-        unit_ref = Keyring.load(settings().keys_dir, signing=False).unit_ref(unit)
+        unit_ref = load_keyring(settings(), signing=False).unit_ref(unit)
     criteria = Criteria(
         decision=decision or None,
         unit_ref=unit_ref or None,

@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from audit.keys import Keyring
 from runners.backends import open_model
 from runners.intake.draft import Draft, Kind, NotRegistered, Port, Wish, parse_port
 from runners.intake.onnx import read_onnx
@@ -27,6 +26,7 @@ from runners.tensor import Batch, TensorSpec
 
 from .codec import decode
 from .faults import BadRequest
+from .masterkey import load_or_create_keyring
 from .models import open_registry, opening, registry_signer
 from .oip import message
 from .settings import settings
@@ -103,7 +103,7 @@ def register_model(  # noqa: PLR0917  typer reads a command's options from its p
         open_registry(chosen),
         draft,
         wish,
-        signer=registry_signer(Keyring.load_or_create(chosen.keys_dir)),
+        signer=registry_signer(load_or_create_keyring(chosen)),
         open_model=lambda artefact: open_model(artefact, opening(chosen)),
     )
     _show(done)

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import orjson
-
 from audit.fairness import Window
-from audit.keys import Keyring
 from audit.record import Decision, FairnessWindow, new_id
+from audit.seals import Seals
 
 __all__ = ["Counting"]
 
@@ -25,14 +23,14 @@ class Counting:
 
     def __init__(
         self,
-        keyring: Keyring,
+        seals: Seals,
         *,
         minimum: int,
         window_s: float,
         positive: Callable[[str, str], str | None],
     ) -> None:
         """`positive(model, version)` gives the label that counts as selected, or None."""
-        self._keyring = keyring
+        self._seals = seals
         self._minimum = minimum
         self._window_us = int(window_s * 1e6)
         self._positive = positive
@@ -49,7 +47,8 @@ class Counting:
         """Count one decision, unless a window covers it or its model declares no groups."""
         if leaf < self._counted.get(event.model, 0) or event.sealed is None:
             return
-        groups = orjson.loads(self._keyring.open(event.sealed, event.id))["groups"]
+        secret = self._seals.secret(event)
+        groups = secret["groups"] if secret is not None else []  # erased: counted before, or never
         positive = self._positive(event.model, event.version) if groups else None
         if positive is None:
             return

@@ -1,9 +1,10 @@
 """From one answer to one decision record: what is said of it in the log, and what is kept.
 
 Rule 1: nothing personal in clear: the unit is a keyed hash, input and output are commitments under
-a nonce of their own, group counts and the nonce are sealed.
+a nonce of their own, group counts and the nonce are sealed under the subject's key.
 Rule 2: whether a decision is explained is drawn from its id with the epoch's committed key, before
-anyone has seen it; the payloads of a selected decision are kept, encrypted, with its record.
+anyone has seen it; the payloads of a selected decision are kept, encrypted, with its record, unless
+the policy for its model says otherwise (payloadpolicy.py).
 Boundary: knows the rooms' values on both sides; no protocol, no files, no event loop.
 Read next: recorder.py (numbers, and the way to the log).
 """
@@ -14,7 +15,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from audit.blobs import MAX_PAYLOAD_BYTES, Payload, as_payloads
+from audit.blobs import Payload, as_payloads
 from audit.canonical import dumps_checked
 from audit.entropy import random_bytes
 from audit.form import DecisionForm
@@ -22,11 +23,13 @@ from audit.keys import Keyring
 from audit.mac import Mac
 from audit.record import decimal, new_id, now_us
 from audit.sample import Sampler, Selection
+from audit.seals import Seals
 from runners.batch import Answer
 from runners.fleet import Slot
 from runners.tensor import Batch, pack
 
 from .labels import Labels, read_labels
+from .payloadpolicy import SAMPLED, PayloadPolicy
 from .protected import count_groups
 from .router import Choice
 
@@ -73,10 +76,19 @@ class DecisionWriter:
     """Writes the records of one process's decisions."""
 
     def __init__(
-        self, keyring: Keyring, sampler: Sampler, *, instance: str, durability: str
+        self,
+        keyring: Keyring,
+        seals: Seals,
+        sampler: Sampler,
+        *,
+        instance: str,
+        durability: str,
+        policy: PayloadPolicy = SAMPLED,
     ) -> None:
         """`instance` names the process, `durability` the log's promise, in every record."""
+        self._policy = policy
         self._keyring = keyring
+        self._seals = seals
         self._sampler = sampler
         self._instance = instance
         self._durability = durability
@@ -98,8 +110,8 @@ class DecisionWriter:
         outputs = [pack(one.answer.outputs) for one in taken]
         commitments = list(map(_commit, nonces, inputs, outputs))
         secrets = list(map(_secret, taken, labels, nonces))
-        sealed = list(map(self._keyring.seal, secrets, ids))
         units = list(map(self._unit_ref, taken, ids))
+        sealed = list(map(self._seals.seal, secrets, units, ids))
         selections = list(map(self._select, taken, labels, ids))
         forms = list(map(self._form, taken))
         time_us, records = now_us(), []
@@ -127,8 +139,9 @@ class DecisionWriter:
                 total_us=(one.inferred_ns - request.started_ns) // 1000,
             )
             payloads: tuple[Payload, ...] = ()
+            size = max(len(packed_in), len(packed_out))
             # The explainer skips a decision without payloads.
-            if selection.selected and max(len(packed_in), len(packed_out)) <= MAX_PAYLOAD_BYTES:
+            if self._policy.keeps(request.model, size, selected=selection.selected):
                 kept = {"input": packed_in, "output": packed_out}
                 payloads = as_payloads(ids[place], kept, units[place])
             records.append(Recorded(ids[place], units[place], data, payloads))

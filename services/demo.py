@@ -24,12 +24,12 @@ import tritonclient.http as httpclient
 from rich.console import Console
 from rich.progress import Progress
 
-from audit.keys import Keyring
 from audit.reader import LogReader
 from audit.record import Decision, ExplanationRecord, ExplanationSkipped, FairnessWindow
 from audit.verify import verify_log
 from runners.reference import TASKS, heldout
 
+from .masterkey import load_keyring
 from .reporting import write_report
 from .settings import Settings
 
@@ -67,7 +67,7 @@ def run(settings: Settings, *, rows: int, console: Console) -> int:
         _explain_one(base, settings, console)
         _await_explanations(settings, console)
         written = write_report(settings, since="", until="", out=None, examples=2)
-    trusted = str(Keyring.load(settings.keys_dir).verifier_key(settings.origin))
+    trusted = str(load_keyring(settings).verifier_key(settings.origin))
     found = verify_log(settings.log_dir, trusted)
     console.print(found.text(), soft_wrap=True, markup=False, highlight=False)
     console.print("\nLook at:")

@@ -33,11 +33,13 @@ from audit.record import (
     new_id,
     now_us,
 )
+from audit.seals import Seals
 from audit.socket_link import NotaryClient
 from runners.errors import ArtefactCorrupt, RunnerError
 from runners.tensor import Batch, unpack
 
 from .counting import Counting
+from .masterkey import load_keyring
 from .recorder import Appender
 from .settings import Settings
 from .shelf import Held, Shelf
@@ -61,6 +63,10 @@ class _Target(NamedTuple):
     unit_ref: str
 
 
+class _Erased(Exception):
+    """The subject was erased while its decision was explained."""
+
+
 class Follower:
     """Follows one log. `run` goes on until `close`."""
 
@@ -71,6 +77,8 @@ class Follower:
         keyring: Keyring,
         shelf: Shelf,
         settings: Settings,
+        *,
+        seals: Seals,
     ) -> None:
         """Nothing is read before `start`."""
         self._reader = reader
@@ -81,8 +89,9 @@ class Follower:
         self._pending: OrderedDict[str, Decision] = OrderedDict()
         self._done: set[str] = set()
         self._next = 0
+        self._seals = seals
         self._counting = Counting(
-            keyring,
+            seals,
             minimum=settings.fairness_minimum,
             window_s=settings.fairness_window_s,
             positive=self._positive,
@@ -176,16 +185,21 @@ class Follower:
     async def _explain_recorded(self, event: Decision) -> None:
         """Explain a decision from its kept input, or record why not."""
         try:
-            packed = await asyncio.to_thread(self._reader.payload, self._keyring, event.id, "input")
+            packed = await self._input(event.id)
             if packed is None:
-                await self._skip(event.id, "payload_missing", "the input was not kept")
+                await self._skip(event.id, "payload_missing", "the input is not there")
                 return
             target = _Target(event.id, event.model, event.version, event.digest, event.unit_ref)
             await self._explain(target, unpack(packed))
+        except _Erased:
+            await self._skip(event.id, "payload_missing", "the subject was erased meanwhile")
         except ExplainError as exc:
             await self._skip(event.id, exc.reason, exc.detail)
         except RunnerError as exc:
             await self._skip(event.id, "model_unavailable", type(exc).__name__)
+
+    async def _input(self, decision: str) -> bytes | None:
+        return await asyncio.to_thread(self._reader.payload, self._keyring, decision, "input")
 
     async def _skip(self, decision: str, reason: str, detail: str) -> None:
         await self._appender.append(
@@ -210,7 +224,8 @@ class Follower:
             raise ArtefactCorrupt(f"{target.model}:{target.version} is not what decided")
         found = await asyncio.to_thread(self._compute, target.decision, held, batch)
         body = found.body()
-        nonce = self._keyring.derived(f"explanation/{target.decision}")[:16]
+        self._seals.refresh()
+        nonce = self._seals.nonce(target.unit_ref, f"explanation/{target.decision}")
         record = ExplanationRecord(
             id=new_id(),
             time_us=now_us(),
@@ -221,6 +236,9 @@ class Follower:
             body_commitment=commitment(nonce, body),
             **found.summary(),
         )
+        # Erased while it was explained: what was derived from the input must not outlive it.
+        if target.digest is not None and await self._input(target.decision) is None:
+            raise _Erased
         await self._appender.append(record, payloads={"explanation": body}, subject=target.unit_ref)
         self._settle(target.decision)
         return found
@@ -260,13 +278,14 @@ class Follower:
 
 async def open_follower(settings: Settings) -> Follower:
     """A follower of the configured log, running."""
-    keyring = await asyncio.to_thread(Keyring.load, settings.keys_dir, signing=False)
+    keyring = await asyncio.to_thread(load_keyring, settings, signing=False)
     follower = Follower(
         LogReader(settings.log_dir),
         NotaryClient(settings.run_dir / "notary.sock"),
         keyring,
         Shelf(settings),
         settings,
+        seals=await asyncio.to_thread(Seals, settings.log_dir, keyring),
     )
     await follower.start()
     return follower

@@ -18,11 +18,11 @@ import click
 from bentoml._internal.configuration.containers import BentoMLContainer
 
 from audit.errors import AuditError
-from audit.keys import Keyring
 from audit.log import Log
 from runners.errors import RunnerError
 
 from .access.checks import check_access
+from .masterkey import load_or_create_keyring
 from .models import check_device, open_registry
 from .placement import check_cards
 from .settings import Settings
@@ -50,7 +50,7 @@ def check(settings: Settings) -> None:
         check_device(settings, registry)
         check_cards(settings, registry)
         _check_port(settings.host, settings.grpc_port)
-        keyring = Keyring.load_or_create(settings.keys_dir)
+        keyring = load_or_create_keyring(settings)
         log = Log.open(settings.log_dir, keyring, origin=settings.origin)
         log.close()
     except (AuditError, RunnerError, OSError, ValueError) as exc:

@@ -24,8 +24,10 @@ from audit.keys import Keyring
 from audit.receipts import Receipt, Told
 from audit.record import Event, Gap, new_id, now_us
 from audit.sample import Sampler
+from audit.seals import Seals
 
 from .decision import DecisionWriter, Recorded, Taken
+from .payloadpolicy import SAMPLED, PayloadPolicy
 
 __all__ = ["Appender", "Recorder"]
 
@@ -56,13 +58,25 @@ class Recorder:
     """Writes the decisions of one gateway process."""
 
     def __init__(
-        self, appender: Appender, keyring: Keyring, sampler: Sampler, *, durability: str
+        self,
+        appender: Appender,
+        keyring: Keyring,
+        seals: Seals,
+        sampler: Sampler,
+        *,
+        durability: str,
+        policy: PayloadPolicy = SAMPLED,
     ) -> None:
         """Start a new numbered series; `instance` names it in every record."""
         self._appender = appender
         self.instance = os.urandom(4).hex()
         self._writer = DecisionWriter(
-            keyring, sampler, instance=self.instance, durability=durability
+            keyring,
+            seals,
+            sampler,
+            instance=self.instance,
+            durability=durability,
+            policy=policy,
         )
         self.seq = 0
         self.recorded = 0

@@ -11,18 +11,17 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import orjson
-
 from audit.errors import NotFound, PayloadDamaged
-from audit.keys import Keyring
 from audit.log import has_writer
 from audit.note import VerifierKey, open_checkpoint
 from audit.reader import LogReader
 from audit.record import Decision
 from audit.report import build, render_html, render_json
+from audit.seals import Seals
 from audit.verify import verify_log
 from experiments.estimate import analyse
 
+from .masterkey import load_keyring
 from .models import open_registry
 from .moments import moment_us
 from .settings import Settings
@@ -47,8 +46,8 @@ def write_report(
     """
     if not settings.log_dir.is_dir():
         raise NotFound(f"there is no log in {settings.log_dir}; start a server first")
-    keyring = Keyring.load(settings.keys_dir)
-    reader = LogReader(settings.log_dir)
+    keyring = load_keyring(settings)
+    reader, seals = LogReader(settings.log_dir), Seals(settings.log_dir, keyring)
     trusted = keyring.verifier_key(settings.origin)
     checkpoint, size = _covering_checkpoint(reader, trusted)
     entries = [(entry.index, entry.event) for entry in reader.entries(0, size)]
@@ -60,11 +59,9 @@ def write_report(
 
     def sealed(decision: Decision) -> dict[str, object] | None:
         try:
-            opened = keyring.open(decision.sealed or "", decision.id)
+            return seals.secret(decision)
         except PayloadDamaged:
             return None  # the report says that the decision could not be counted
-        found: dict[str, object] = orjson.loads(opened)
-        return found
 
     data = build(
         entries,

@@ -14,10 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .access.limits import parse_concurrency
+from .payloadpolicy import parse_policy
 from .witnesses import parse_witnesses
 
 __all__ = ["Settings", "SettingsError", "settings"]
@@ -76,6 +77,17 @@ class Settings(BaseSettings):
     sample_near: float = Field(
         0.25, ge=0, le=1, description="share to explain near a threshold or at low confidence"
     )
+    payloads: str = Field(
+        "sampled",
+        description="inputs and outputs kept: none, sampled or all, then MODEL=… for others",
+    )
+    payload_bytes: int = Field(
+        64 << 20, ge=0, le=64 << 20, description="largest input or output that is kept"
+    )
+    master_key: SecretStr = Field(
+        SecretStr(""), description="the master key, hex or base64; empty reads keys/master.key"
+    )
+    master_key_command: str = Field("", description="prints the master key, for example from a KMS")
     explain_samples: int = Field(500, ge=50, le=20_000, description="perturbations per explanation")
     fairness_window_s: float = Field(15.0, gt=0, description="longest wait for a fairness window")
     fairness_minimum: int = Field(30, ge=1, description="decisions a group needs for a verdict")
@@ -123,6 +135,12 @@ class Settings(BaseSettings):
     @classmethod
     def _witnesses(cls, text: str) -> str:
         parse_witnesses(text)
+        return text
+
+    @field_validator("payloads")
+    @classmethod
+    def _policy(cls, text: str) -> str:
+        parse_policy(text)
         return text
 
     @field_validator("base_path")

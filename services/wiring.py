@@ -14,11 +14,12 @@ from typing import Any, cast
 
 from audit.canonical import JSON
 from audit.cosigning import Cosigning
-from audit.keys import Keyring
+from audit.erasing import Erasing
 from audit.notary import Notary
 from audit.reader import LogReader
 from audit.record import AssignmentConfig, Epoch, Event, ModelRegistered, new_id, now_us
 from audit.sample import Rules, Sampler
+from audit.seals import Seals
 from audit.socket_link import serve as serve_notary
 from experiments.definition import Definition
 from experiments.errors import DefinitionError
@@ -31,12 +32,15 @@ from .access.rpcgate import RpcGate
 from .access.tls import grpc_credentials
 from .admin import Admin
 from .dataplane import DataPlane
+from .erasures import Erasures
 from .explaining import Explaining, RemoteExplain
 from .grpcserver import GrpcServer, status_of
 from .http import HttpDoor
+from .masterkey import load_or_create_keyring
 from .metrics import Metrics
 from .models import open_fleet
 from .outcomes import Outcomes
+from .payloadpolicy import parse_policy
 from .recorder import Recorder
 from .router import Router
 from .rpc import Servicer
@@ -127,7 +131,7 @@ class House:
 
     async def _open_log(self) -> None:
         settings = self.settings
-        self.keyring = Keyring.load_or_create(settings.keys_dir)
+        self.keyring = load_or_create_keyring(settings)
         self.notary = await Notary.open(
             settings.log_dir,
             self.keyring,
@@ -145,7 +149,10 @@ class House:
         self.notary.on_checkpoint = self.cosigning.wake
         self.cosigning.start()
         settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        server = await serve_notary(self.notary, settings.run_dir / "notary.sock")
+        self.seals = await asyncio.to_thread(Seals, settings.log_dir, self.keyring, create=True)
+        self.erasing = Erasing(self.notary, self.seals)
+        await self.erasing.finish()
+        server = await serve_notary(self.notary, settings.run_dir / "notary.sock", self.erasing)
         self._stack.push_async_callback(server.close)
         self.outcomes = Outcomes(self.notary, self.keyring)
         await asyncio.to_thread(self._remember, LogReader(settings.log_dir))
@@ -157,7 +164,14 @@ class House:
                 low_confidence=settings.sample_near,
             ),
         )
-        self.recorder = Recorder(self.notary, self.keyring, sampler, durability=settings.durability)
+        self.recorder = Recorder(
+            self.notary,
+            self.keyring,
+            self.seals,
+            sampler,
+            durability=settings.durability,
+            policy=parse_policy(settings.payloads, settings.payload_bytes),
+        )
         self._stack.push_async_callback(self.recorder.close)
         await self.notary.append(
             Epoch(
@@ -206,6 +220,9 @@ class House:
             ready=lambda: self.ready,
             statistics=self.plane.statistics,
             witnesses=lambda: summary(self.cosigning.states()),
+        )
+        self.admin.erasures = Erasures(
+            self.erasing, self.keyring, log=settings.log_dir, reports=settings.home / "reports"
         )
         self.http = HttpDoor(
             self.plane,

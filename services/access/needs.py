@@ -24,6 +24,7 @@ AUTHENTICATED: Final[Need] = frozenset(ROLES)
 """Any role will do: questions that change nothing and show no record."""
 INFER: Final[Need] = frozenset({"infer"})
 OPERATE: Final[Need] = frozenset({"operate"})
+ERASE: Final[Need] = frozenset({"erase"})
 FORCE: Final[Need] = frozenset({"force-arm"})
 """Beside the need of the path, where a caller sends `x-weighbridge-arm`."""
 _FIGURES: Final[Need] = frozenset({"operate", "review"})
@@ -64,7 +65,9 @@ def http_need(method: str, path: str) -> Need:
 
 
 def _ours(parts: tuple[str, ...], *, reading: bool) -> Need:
-    """Below `/v1` and `/v2`: questions, operations, and everything else infers."""
+    """Below `/v1` and `/v2`: questions, operations, erasure; everything else infers."""
+    if parts[:2] == ("v1", "audit"):
+        return ERASE
     if reading or parts == ("v2", "repository", "index"):
         return AUTHENTICATED
     return OPERATE if parts[:2] in _OPERATED else INFER

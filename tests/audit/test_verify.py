@@ -366,7 +366,7 @@ def test_an_entry_that_is_no_event_is_named(tmp_path, entry):
 
 
 def test_an_event_of_a_newer_version_is_noted_and_no_problem(tmp_path):
-    found = small_log(tmp_path, b'{"id":"a","schema":2,"time_us":1,"type":"decision"}')
+    found = small_log(tmp_path, b'{"id":"a","schema":3,"time_us":1,"type":"decision"}')
     assert found.ok
     assert any("unknown to this version" in note for note in found.notes)
 

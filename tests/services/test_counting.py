@@ -7,17 +7,19 @@ import pytest
 from audit.canonical import dumps
 from audit.keys import Keyring
 from audit.record import Decision, FairnessWindow, new_id
+from audit.seals import Seals
 from services.counting import Counting
 
+UNIT = "ab" * 16
 SECOND = 1_000_000
 
 
 @pytest.fixture
-def keyring(tmp_path: Path) -> Keyring:
-    return Keyring.load_or_create(tmp_path / "keys")
+def seals(tmp_path: Path) -> Seals:
+    return Seals(tmp_path / "log", Keyring.load_or_create(tmp_path / "keys"), create=True)
 
 
-def decision(keyring: Keyring, sex: str, label: str, *, model: str = "income") -> Decision:
+def decision(seals: Seals, sex: str, label: str, *, model: str = "income") -> Decision:
     event_id = new_id()
     sealed = dumps({"nonce": "00", "groups": [[{"sex": sex}, label, 1]] if sex else []})
     return Decision(
@@ -27,7 +29,7 @@ def decision(keyring: Keyring, sex: str, label: str, *, model: str = "income") -
         seq=1,
         origin="http",
         route=model,
-        unit_ref="u",
+        unit_ref=UNIT,
         unit_source="header",
         arm_served="control",
         reason="assigned",
@@ -38,7 +40,7 @@ def decision(keyring: Keyring, sex: str, label: str, *, model: str = "income") -
         device="cpu",
         input_commitment="",
         output_commitment="",
-        sealed=keyring.seal(sealed, event_id),
+        sealed=seals.seal(sealed, UNIT, event_id),
         rows=1,
         label_counts={label: 1},
         sampling={"rule": "base", "probability": "0", "selected": False},
@@ -47,21 +49,21 @@ def decision(keyring: Keyring, sex: str, label: str, *, model: str = "income") -
     )
 
 
-def counting(keyring: Keyring) -> Counting:
+def counting(seals: Seals) -> Counting:
     def positive(model: str, version: str) -> str | None:
         return ">50K" if model == "income" else None
 
-    return Counting(keyring, minimum=2, window_s=10, positive=positive)
+    return Counting(seals, minimum=2, window_s=10, positive=positive)
 
 
 def total(windows: list[FairnessWindow]) -> int:
     return sum(group["n"] for window in windows for group in window.groups)
 
 
-def test_a_window_is_written_when_it_is_old_enough(keyring) -> None:
-    found = counting(keyring)
+def test_a_window_is_written_when_it_is_old_enough(seals) -> None:
+    found = counting(seals)
     for leaf, sex in enumerate(("Female", "Male", "Male")):
-        found.take(leaf, decision(keyring, sex, ">50K"), 0)
+        found.take(leaf, decision(seals, sex, ">50K"), 0)
     assert found.due(9 * SECOND, final=False) == []
     (window,) = found.due(10 * SECOND, final=False)
     assert (window.from_leaf, window.to_leaf, window.attribute) == (0, 3, "sex")
@@ -69,13 +71,13 @@ def test_a_window_is_written_when_it_is_old_enough(keyring) -> None:
     assert found.due(99 * SECOND, final=True) == []
 
 
-def test_after_a_restart_what_a_window_covers_is_not_counted_again(keyring) -> None:
-    events = [decision(keyring, "Female", ">50K") for _ in range(6)]
-    before = counting(keyring)
+def test_after_a_restart_what_a_window_covers_is_not_counted_again(seals) -> None:
+    events = [decision(seals, "Female", ">50K") for _ in range(6)]
+    before = counting(seals)
     for leaf in range(4):
         before.take(leaf, events[leaf], 0)
     written = before.due(0, final=True)
-    after = counting(keyring)
+    after = counting(seals)
     for window in written:
         after.resume(window)
     for leaf, event in enumerate(events):
@@ -85,8 +87,18 @@ def test_after_a_restart_what_a_window_covers_is_not_counted_again(keyring) -> N
     assert total(written) + total(rest) == 6
 
 
-def test_models_without_a_positive_label_or_groups_make_no_window(keyring) -> None:
-    found = counting(keyring)
-    found.take(0, decision(keyring, "Female", "7", model="digits"), 0)
-    found.take(1, decision(keyring, "", ">50K"), 0)
+def test_models_without_a_positive_label_or_groups_make_no_window(seals) -> None:
+    found = counting(seals)
+    found.take(0, decision(seals, "Female", "7", model="digits"), 0)
+    found.take(1, decision(seals, "", ">50K"), 0)
     assert found.due(0, final=True) == []
+
+
+def test_an_erased_decision_is_passed_over_and_the_others_are_counted(seals) -> None:
+    erased, kept = decision(seals, "Male", ">50K"), decision(seals, "Female", ">50K")
+    seals.puncture(UNIT, new_id())
+    later = decision(seals, "Female", ">50K")
+    count = counting(seals)
+    for leaf, event in enumerate((erased, kept, later, later)):
+        count.take(leaf, event, 0)
+    assert total(count.due(0, final=True)) == 2

@@ -2,12 +2,14 @@
 
 import asyncio
 import hmac
+import tempfile
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 
 from audit.completeness import Completeness
@@ -18,6 +20,7 @@ from audit.notary import Notary
 from audit.receipts import tell
 from audit.record import Decision, Event, Gap, decode, encode
 from audit.sample import Rules, Sampler
+from audit.seals import Seals
 from audit.testing import MemoryNotary
 from runners.batch import Answer
 from runners.tensor import Signature, Tensor, TensorSpec, pack
@@ -71,9 +74,25 @@ def keyring(tmp_path: Path) -> Keyring:
     return Keyring.load_or_create(tmp_path / "keys")
 
 
+@lru_cache
+def folder_of(_: bytes) -> Path:
+    return Path(tempfile.mkdtemp())
+
+
+def seals_of(keyring: Keyring) -> Seals:
+    """The seals beside a keyring, made at the first call."""
+    return Seals(folder_of(keyring.master), keyring, create=True)
+
+
+def secret_of(keyring: Keyring, event: Decision) -> dict[str, Any]:
+    secret = seals_of(keyring).secret(event)
+    assert secret is not None
+    return secret
+
+
 def recorder(appender: object, keyring: Keyring, base: float = 0.0) -> Recorder:
     sampler = Sampler(b"k" * 32, Rules(base=base, near_threshold=0, low_confidence=0))
-    return Recorder(appender, keyring, sampler, durability="strict")
+    return Recorder(appender, keyring, seals_of(keyring), sampler, durability="strict")
 
 
 async def one(writer: Recorder, given: Taken) -> Decision:
@@ -93,7 +112,7 @@ async def test_a_record_commits_to_input_and_output_and_hides_both(keyring) -> N
     assert notary.entries[0].event == event
     assert (event.label, event.label_counts, event.rows) == (">50K", {">50K": 1}, 1)
     assert event.score == "0.8"
-    secret = orjson.loads(keyring.open(event.sealed, event.id))
+    secret = secret_of(keyring, event)
     assert secret["groups"] == [[{"sex": "Female"}, ">50K", 1]]
     nonce = bytes.fromhex(secret["nonce"])
     assert event.input_commitment == hmac.digest(nonce, pack(given.batch), "sha256").hex()
@@ -106,7 +125,7 @@ async def test_many_rows_are_counted_by_group_and_label(keyring) -> None:
     event = await one(recorder(MemoryNotary(), keyring), taken(101))
     assert event.label_counts == {">50K": 51, "<=50K": 50}
     assert (event.label, event.score) == (None, None)
-    groups = orjson.loads(keyring.open(event.sealed, event.id))["groups"]
+    groups = secret_of(keyring, event)["groups"]
     assert sorted((g["sex"], label, n) for g, label, n in groups) == [
         ("Female", ">50K", 51),
         ("Male", "<=50K", 50),

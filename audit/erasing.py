@@ -1,0 +1,199 @@
+"""Erasing a subject, and the legal holds that forbid it: what the log says, and the deed.
+
+Rule 1: an erasure is recorded before its keys are destroyed. If we crash in between, or somebody
+puts an old key file back, the log still says what must be gone, and `finish` destroys it again.
+Rule 2: a hold stands from its record to the record of its release; the log is the only place where
+holds are kept, so a restart changes nothing.
+Rule 3: erasing twice is erasing once: a second record is made only where the subject has come back.
+Boundary: asyncio, through the one writer (notary.py); files are read in a thread.
+Read next: subjects.py (the data keys), seals.py (the keys of sealed parts), socket_link.py.
+"""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+from .errors import EventInvalid, HoldStands, LogUnavailable, NotFound
+from .events import Erasure, Event, LegalHold
+from .index import Index
+from .notary import Notary
+from .reader import LogReader
+from .record import decode, new_id, now_us
+from .seals import Seals, is_erased
+
+__all__ = ["Erased", "Erasing", "Standing"]
+
+_LOGGER = logging.getLogger("weighbridge.audit")
+_KINDS = (b'"type":"erasure"', b'"type":"legal_hold"')
+_MAX_TEXT = 1024
+
+
+class Erased(NamedTuple):
+    """What an erasure did.
+
+    Attributes:
+        leaf: of the record that says so.
+        keys: data keys that were destroyed now.
+        again: nothing had come since an earlier erasure, whose leaf this is.
+    """
+
+    leaf: int
+    keys: int
+    again: bool
+
+
+class Standing:
+    """Which subjects are erased and which are held, as the log says.
+
+    Attributes:
+        erasures: the records of each subject, with their leaves, in order.
+        holds: the hold that stands on each subject.
+    """
+
+    def __init__(self) -> None:
+        self.erasures: dict[str, list[tuple[int, Erasure]]] = {}
+        self.holds: dict[str, LegalHold] = {}
+        self._next = 0
+
+    def take(self, index: int, event: Event) -> None:
+        """Take note of one event; in the order of the leaves."""
+        if isinstance(event, Erasure):
+            self.erasures.setdefault(event.unit_ref, []).append((index, event))
+        elif isinstance(event, LegalHold) and event.action == "hold":
+            self.holds[event.unit_ref] = event
+        elif isinstance(event, LegalHold):
+            self.holds.pop(event.unit_ref, None)
+
+    def catch_up(self, reader: LogReader) -> None:
+        """Read what was committed since the last time; about 1 µs a leaf.
+
+        Raises:
+            LogDamaged: the log cannot be read.
+        """
+        size = reader.size()
+        for index, data in reader.raw(self._next, size):
+            if any(kind in data for kind in _KINDS):
+                self.take(index, decode(data))
+        self._next = size
+
+
+class Erasing:
+    """Erases and holds, one at a time, through the notary of this process."""
+
+    def __init__(self, notary: Notary, seals: Seals) -> None:
+        """Nothing is read before the first call; `seals` are those of the log's decisions."""
+        self._seals = seals
+        self._notary = notary
+        self._standing = Standing()
+        self._reader = LogReader(notary.directory)
+        self._one = asyncio.Lock()
+
+    async def erase(self, unit_ref: str, *, actor: str, reason: str) -> Erased:
+        """Make a subject's payloads and sealed parts unreadable for everyone, and record it.
+
+        Args:
+            unit_ref: the subject, as records name it.
+            actor: who does it.
+            reason: why; both are in clear in the log.
+
+        Raises:
+            EventInvalid: the reason or the actor is empty or too long.
+            NotFound: the log knows no such subject.
+            HoldStands: it must be kept.
+            LogUnavailable: the disk refused. If the record was made, the next start finishes it.
+        """
+        _check(actor, reason)
+        async with self._one:
+            await asyncio.to_thread(self._standing.catch_up, self._reader)
+            held = self._standing.holds.get(unit_ref)
+            if held is not None:
+                raise HoldStands(
+                    f"could not erase {unit_ref}: a legal hold by {held.actor} stands on it "
+                    f"({held.reason}); release it first"
+                )
+            slots = await self._notary.key_slots(unit_ref)
+            newest = await asyncio.to_thread(self._newest, unit_ref)
+            if newest is None and not slots:
+                raise NotFound(f"could not erase {unit_ref}: the log holds nothing about it")
+            before = self._standing.erasures.get(unit_ref)
+            if before and not slots and (newest or 0) <= before[-1][0]:
+                return Erased(before[-1][0], 0, again=True)
+            event = Erasure(
+                id=new_id(),
+                time_us=now_us(),
+                unit_ref=unit_ref,
+                actor=actor,
+                reason=reason,
+                key_slots=slots,
+            )
+            receipt = await self._notary.append(event, durability="strict")
+            # If we crash here, the log says that the keys are gone, and `finish` makes it true.
+            await self._notary.destroy_subject(unit_ref)
+            await self._puncture(unit_ref, event.id)
+            return Erased(receipt.index, len(slots), again=False)
+
+    async def hold(self, unit_ref: str, *, actor: str, reason: str, release: bool = False) -> int:
+        """Forbid the erasure of a subject, or allow it again; returns the leaf that says so.
+
+        A subject that the log does not know yet may be held, too.
+
+        Raises:
+            EventInvalid: the reason or the actor is empty or too long.
+            NotFound: there is no hold to release.
+            LogUnavailable: the disk refused.
+        """
+        _check(actor, reason)
+        async with self._one:
+            await asyncio.to_thread(self._standing.catch_up, self._reader)
+            if release and unit_ref not in self._standing.holds:
+                raise NotFound(f"could not release {unit_ref}: no legal hold stands on it")
+            receipt = await self._notary.append(
+                LegalHold(
+                    id=new_id(),
+                    time_us=now_us(),
+                    unit_ref=unit_ref,
+                    action="release" if release else "hold",
+                    actor=actor,
+                    reason=reason,
+                ),
+                durability="strict",
+            )
+            return receipt.index
+
+    async def finish(self) -> int:
+        """Destroy again what recorded erasures say is gone; how many keys had come back.
+
+        Raises:
+            LogDamaged, LogUnavailable: the files could not be read or written.
+        """
+        async with self._one:
+            await asyncio.to_thread(self._standing.catch_up, self._reader)
+            events = [event for found in self._standing.erasures.values() for _, event in found]
+            slots = sorted({slot for event in events for slot in event.key_slots})
+            revived = await self._notary.destroy_slots(slots) if slots else 0
+            for event in events:
+                if not is_erased(self._reader.directory, event.unit_ref, event.id):
+                    await self._puncture(event.unit_ref, event.id)
+                    revived += 1
+        if revived:
+            _LOGGER.warning("%d erased keys were there again and are destroyed", revived)
+        return revived
+
+    async def _puncture(self, unit_ref: str, erasure: str) -> None:
+        try:
+            await asyncio.to_thread(self._seals.puncture, unit_ref, erasure)
+        except OSError as exc:
+            raise LogUnavailable(f"could not destroy a key of sealed parts: {exc}") from exc
+
+    def _newest(self, unit_ref: str) -> int | None:
+        # A damaged or missing index is made anew, which takes a while for a large log.
+        with Index(Path(self._reader.directory)) as index:
+            leaves = index.by_unit_ref(unit_ref, limit=1)
+        return leaves[0] if leaves else None
+
+
+def _check(actor: str, reason: str) -> None:
+    for name, text in (("actor", actor), ("reason", reason)):
+        if not text.strip() or len(text) > _MAX_TEXT:
+            raise EventInvalid(f"could not go on: the {name} must have 1 to {_MAX_TEXT} characters")

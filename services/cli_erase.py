@@ -1,0 +1,99 @@
+"""`weighbridge audit erase`, `hold`, `release`: one subject's data, with a gateway running or none.
+
+Rule: where a gateway holds the log it is asked over the notary's socket, which is private to its
+user; else this command is the log's writer for as long as it runs. Both record the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import re
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from audit.erasing import Erasing
+from audit.errors import NotFound
+from audit.log import has_writer
+from audit.notary import Notary
+from audit.seals import Seals
+from audit.socket_link import NotaryClient
+
+from .masterkey import load_keyring
+from .scrubbing import scrub_reports
+from .settings import Settings, settings
+
+__all__ = ["erase", "hold", "release"]
+
+console = Console()
+
+Subject = Annotated[str, typer.Option("--subject", help="the unit, as callers name it")]
+UnitRef = Annotated[str, typer.Option("--unit-ref", help="or as records name it, 32 hex digits")]
+Reason = Annotated[str, typer.Option("--reason", help="why; stands in the log in clear")]
+Actor = Annotated[str, typer.Option("--actor", help="who; the user of this shell if left out")]
+
+
+def erase(reason: Reason, subject: Subject = "", unit_ref: UnitRef = "", actor: Actor = "") -> None:
+    """Destroy the keys of one subject's data, for good, and record that it was done."""
+    chosen = settings()
+    named = _unit_ref(chosen, subject, unit_ref)
+    found = asyncio.run(_manage(chosen, "erase", named, actor, reason))
+    removed = scrub_reports(chosen.home / "reports", chosen.log_dir, named)
+    if found["again"]:
+        said = f"{named} was erased before (leaf {found['leaf']}); nothing has come since"
+    else:
+        said = f"erased {named}: {found['keys']} data keys destroyed, recorded as {found['leaf']}"
+    console.print(said, soft_wrap=True, highlight=False)
+    for name in removed:
+        console.print(f"removed the report {name}, which names its decisions", soft_wrap=True)
+
+
+def hold(reason: Reason, subject: Subject = "", unit_ref: UnitRef = "", actor: Actor = "") -> None:
+    """Forbid the erasure of one subject until the hold is released; recorded."""
+    named = _unit_ref(settings(), subject, unit_ref)
+    found = asyncio.run(_manage(settings(), "hold", named, actor, reason))
+    console.print(f"{named} is held, recorded as {found['leaf']}", highlight=False)
+
+
+def release(
+    reason: Reason, subject: Subject = "", unit_ref: UnitRef = "", actor: Actor = ""
+) -> None:
+    """Release the legal hold on one subject; recorded."""
+    named = _unit_ref(settings(), subject, unit_ref)
+    found = asyncio.run(_manage(settings(), "release", named, actor, reason))
+    console.print(f"{named} is no longer held, recorded as {found['leaf']}", highlight=False)
+
+
+def _unit_ref(chosen: Settings, subject: str, unit_ref: str) -> str:
+    if bool(subject) == bool(unit_ref):
+        raise ValueError("name the subject: --subject UNIT, or --unit-ref REF")
+    if unit_ref and not re.fullmatch(r"[0-9a-f]{32}", unit_ref):
+        raise ValueError("--unit-ref must be 32 hex digits, as `weighbridge audit show` prints it")
+    if not chosen.log_dir.is_dir():
+        raise NotFound(f"there is no log in {chosen.log_dir}")
+    return unit_ref or load_keyring(chosen, signing=False).unit_ref(subject)
+
+
+async def _manage(
+    chosen: Settings, do: str, unit_ref: str, actor: str, reason: str
+) -> dict[str, Any]:
+    actor = actor or getpass.getuser()
+    if has_writer(chosen.log_dir):
+        client = NotaryClient(chosen.run_dir / "notary.sock", timeout_s=120)
+        try:
+            return await client.manage(do, unit_ref, actor=actor, reason=reason)
+        finally:
+            await client.close()
+    keyring = load_keyring(chosen)
+    notary = await Notary.open(chosen.log_dir, keyring, origin=chosen.origin)
+    try:
+        erasing = Erasing(notary, Seals(chosen.log_dir, keyring, create=True))
+        await erasing.finish()
+        if do == "erase":
+            return (await erasing.erase(unit_ref, actor=actor, reason=reason))._asdict()
+        leaf = await erasing.hold(unit_ref, actor=actor, reason=reason, release=do == "release")
+        return {"leaf": leaf}
+    finally:
+        await notary.close()

@@ -1,0 +1,70 @@
+"""Erasures and legal holds as the gateway's callers ask for them: `POST /v1/audit/…`.
+
+Rule: the subject is named as a caller knows it (`unit`) or as records do (`unit_ref`); what is
+refused is refused in words. The unit itself goes nowhere: not into the log, nor into a message.
+Source: docs/protocol.md, "Erasure and legal holds".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+from audit.erasing import Erasing
+from audit.keys import Keyring
+
+from .faults import BadRequest, NotFound
+from .scrubbing import scrub_reports
+
+__all__ = ["Erasures"]
+
+_REF = re.compile(r"[0-9a-f]{32}")
+_FIELDS = {"unit", "unit_ref", "actor", "reason"}
+_MAX_TEXT = 256
+
+
+class Erasures:
+    """Reads such calls and answers them."""
+
+    def __init__(self, erasing: Erasing, keyring: Keyring, *, log: Path, reports: Path) -> None:
+        """`log` and `reports` are the folders that are searched for derived data."""
+        self._erasing = erasing
+        self._keyring = keyring
+        self._log = log
+        self._reports = reports
+
+    async def answer(self, parts: list[str], body: dict[str, Any]) -> dict[str, Any]:
+        """Answer `POST /v1/audit/PARTS`.
+
+        Raises:
+            BadRequest: the body is not such a call.
+            NotFound: no such path, subject or hold.
+            HoldStands: the subject must be kept.
+            LogUnavailable: the disk refused.
+        """
+        if parts not in (["erasures"], ["holds"], ["holds", "release"]):
+            raise NotFound("the path must be /v1/audit/erasures, /holds or /holds/release")
+        unit_ref, actor, reason = self._parse(body)
+        if parts != ["erasures"]:
+            release = parts[-1] == "release"
+            leaf = await self._erasing.hold(unit_ref, actor=actor, reason=reason, release=release)
+            return {"unit_ref": unit_ref, "leaf": leaf}
+        erased = await self._erasing.erase(unit_ref, actor=actor, reason=reason)
+        removed = await asyncio.to_thread(scrub_reports, self._reports, self._log, unit_ref)
+        return {"unit_ref": unit_ref, **erased._asdict(), "reports_removed": removed}
+
+    def _parse(self, body: dict[str, Any]) -> tuple[str, str, str]:
+        if set(body) - _FIELDS or ("unit" in body) == ("unit_ref" in body):
+            raise BadRequest("send 'unit' or 'unit_ref', with 'actor' and 'reason'")
+        for name, value in body.items():
+            if not (isinstance(value, str) and value.strip() and len(value) <= _MAX_TEXT):
+                raise BadRequest(f"'{name}' must be a text of 1 to {_MAX_TEXT} characters")
+        if "actor" not in body or "reason" not in body:
+            raise BadRequest("say who asks ('actor') and why ('reason')")
+        if "unit" in body:
+            return self._keyring.unit_ref(body["unit"]), body["actor"], body["reason"]
+        if not _REF.fullmatch(body["unit_ref"]):
+            raise BadRequest("'unit_ref' must be 32 hex digits, as a record names the unit")
+        return body["unit_ref"], body["actor"], body["reason"]
