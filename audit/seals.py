@@ -9,9 +9,10 @@ and erasing is puncturing (Boneh and Waters 2013; Boyle, Goldwasser and Ivan 201
     child b    SHA-256(parent ‖ b): the path goes on with the next 3 bytes
     leaf       after 5 bytes: the AES-256-GCM key of every subject whose reference begins so
 
-    blobs/seal.roots       "WBSEAL1\n", then 65,536 entries of 32 bytes, encrypted with AES-256-CTR
-                           under the master key; one that was punctured is all zeros. Then uint32
-                           CRC-32 of each entry
+    blobs/seal.roots       "WBSEAL1\n", 12 bytes nonce, uint32 CRC-32 of the nonce, then 65,536
+                           entries of 32 bytes, encrypted with AES-256-CTR under the master key and
+                           that nonce; one that was punctured is all zeros. Then uint32 CRC-32 of
+                           each entry
     blobs/seal/<4 hex>     a punctured root: "WBSEALP1", uint32 CRC-32 of the rest, uint16 number
                            of erasures, their ids (16 bytes each) and paths (3 bytes each), 12 bytes
                            nonce, AES-256-GCM of the nodes left: depth, path, 32 bytes each
@@ -54,7 +55,8 @@ ROOTS = 1 << 16
 _KEY_BYTES = 32
 _DEPTH = 3
 _MAGIC, _PUNCTURED = b"WBSEAL1\n", b"WBSEALP1"
-_CRCS_AT = len(_MAGIC) + ROOTS * _KEY_BYTES
+_ROOTS_AT = 24
+_CRCS_AT = _ROOTS_AT + ROOTS * _KEY_BYTES
 _NONCE_BYTES = 12
 _BYTES = [bytes([value]) for value in range(256)]
 _NODE = struct.Struct(">B3s32s")
@@ -93,10 +95,10 @@ class Seals:
     Args:
         directory: the log's.
         keyring: holds the master key.
-        create: make the roots where there are none; else nothing can be opened then.
+        create: make the roots where there never were any; else nothing can be opened then.
 
     Raises:
-        LogDamaged: the file of the roots is damaged.
+        LogDamaged: the file of the roots is damaged, or is no longer there.
     """
 
     def __init__(self, directory: Path, keyring: Keyring, *, create: bool = False) -> None:
@@ -108,11 +110,24 @@ class Seals:
         self._stamp = (0, 0)
         # Swapped whole, because one thread may puncture while another seals.
         self._view = _View(b"", frozenset(range(ROOTS)), {})
-        if create and not self._path.exists():
-            make_directory(self._path.parent, mode=0o700)
-            made = self._crypt(keyring.random(ROOTS * _KEY_BYTES))
-            replace_file(self._path, _MAGIC + made + _crcs(made), mode=0o600)
+        if create:
+            self._create()
         self.refresh()
+
+    def _create(self) -> None:
+        """Make the roots, unless they are there. The folder beside them says that they were."""
+        folder = self._path.parent / "seal"
+        if not self._path.exists():
+            if folder.exists():
+                expected = "the keys of the sealed parts; restore it from the backup"
+                raise LogDamaged(self._path, offset=None, expected=expected, found="no such file")
+            make_directory(self._path.parent, mode=0o700)
+            nonce = self._keyring.random(_NONCE_BYTES)
+            made = self._crypt(nonce, self._keyring.random(ROOTS * _KEY_BYTES))
+            head = _MAGIC + nonce + _CRC.pack(zlib.crc32(nonce))
+            replace_file(self._path, head + made + _crcs(made), mode=0o600)
+        # If we crash here, the roots are there, and the next start makes the folder.
+        make_directory(folder, mode=0o700)
 
     def refresh(self) -> None:
         """Forget keys that another process has destroyed since.
@@ -128,12 +143,13 @@ class Seals:
         if stamp == self._stamp:
             return
         raw = self._path.read_bytes()
-        if len(raw) != _FILE_BYTES or not raw.startswith(_MAGIC):
+        nonce = _nonce_in(raw)
+        if nonce is None:
             raise LogDamaged(
                 self._path, offset=0, expected=f"{_FILE_BYTES} bytes of roots", found="damage"
             )
-        stored = raw[len(_MAGIC) : _CRCS_AT]
-        self._view = _View(self._crypt(stored), _zero_entries(stored), {})
+        stored = raw[_ROOTS_AT:_CRCS_AT]
+        self._view = _View(self._crypt(nonce, stored), _zero_entries(stored), {})
         self._stamp = stamp
 
     def seal(self, data: bytes, unit_ref: str, decision: str) -> str:
@@ -277,10 +293,10 @@ class Seals:
 
     # --- files --------------------------------------------------------------------------------
 
-    def _crypt(self, data: bytes) -> bytes:
+    def _crypt(self, nonce: bytes, data: bytes) -> bytes:
         # CTR without a tag: what it hides is random and is written once; zeros follow, never
         # other keys. A damaged entry is a wrong key, which opens nothing.
-        return Cipher(AES(self._wrap), CTR(bytes(16))).encryptor().update(data)
+        return Cipher(AES(self._wrap), CTR(nonce + bytes(4))).encryptor().update(data)
 
     def _zero_root(self, root: int) -> None:
         fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
@@ -288,7 +304,7 @@ class Seals:
             # Written also where it is zero already: the new time tells other processes.
             crc = _CRC.pack(zlib.crc32(_NO_KEY))
             os.pwrite(fd, crc, _CRCS_AT + root * _CRC.size)
-            os.pwrite(fd, _NO_KEY, len(_MAGIC) + root * _KEY_BYTES)
+            os.pwrite(fd, _NO_KEY, _ROOTS_AT + root * _KEY_BYTES)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -300,17 +316,25 @@ class Seals:
         )
 
 
+def _nonce_in(raw: bytes) -> bytes | None:
+    """The nonce of the roots' file; None if that is not whole."""
+    nonce = raw[len(_MAGIC) : len(_MAGIC) + _NONCE_BYTES]
+    whole = len(raw) == _FILE_BYTES and raw.startswith(_MAGIC)
+    crc = raw[_ROOTS_AT - _CRC.size : _ROOTS_AT]
+    return nonce if whole and crc == _CRC.pack(zlib.crc32(nonce)) else None
+
+
 def damaged_keys(directory: Path) -> Iterator[tuple[Path, int]]:
     """Every file of these keys that is not whole, and where; needs no key."""
     path = roots_path(directory)
     raw = path.read_bytes() if path.exists() else b""
-    stored = raw[len(_MAGIC) : _CRCS_AT]
-    if raw and (len(raw) != _FILE_BYTES or not raw.startswith(_MAGIC)):
+    stored = raw[_ROOTS_AT:_CRCS_AT]
+    if raw and _nonce_in(raw) is None:
         yield path, 0
     elif raw and raw[_CRCS_AT:] != (found := _crcs(stored)):
         pairs = zip(_CRC.iter_unpack(raw[_CRCS_AT:]), _CRC.iter_unpack(found), strict=True)
         wrong = next(place for place, (said, is_) in enumerate(pairs) if said != is_)
-        yield path, len(_MAGIC) + wrong * _KEY_BYTES
+        yield path, _ROOTS_AT + wrong * _KEY_BYTES
     for file in sorted((directory / "blobs" / "seal").glob("[0-9a-f]" * 4)):
         if _read_marks(file) is None:
             yield file, 0
@@ -325,7 +349,7 @@ def is_erased(directory: Path, unit_ref: str, erasure: str) -> bool:
     root = whole[0] << 8 | whole[1]
     try:
         with roots_path(directory).open("rb") as file:
-            file.seek(len(_MAGIC) + root * _KEY_BYTES)
+            file.seek(_ROOTS_AT + root * _KEY_BYTES)
             stored = file.read(_KEY_BYTES)
     except FileNotFoundError:
         return True

@@ -18,7 +18,7 @@ from rich.console import Console
 from audit.cosignature import CosignerKey
 from audit.errors import NotFound, NotYetCheckpointed
 from audit.log import has_writer
-from audit.note import VerifierKey
+from audit.note import VerifierKey, open_checkpoint
 from audit.pack import write_pack
 from audit.pack_range import Chosen, Wanted, choose
 from audit.reader import LogReader
@@ -99,10 +99,13 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
 
 
 def _settled(reader: LogReader, wanted: Wanted) -> Chosen:
-    """The leaves to export; waits for what a living writer has not signed yet."""
-    deadline = time.monotonic() + _WAIT_S
+    """The leaves to export; waits for what a living writer has stored and not signed yet."""
+    deadline, stored = time.monotonic() + _WAIT_S, reader.size()
     while True:
         late = time.monotonic() > deadline or not has_writer(reader.directory)
+        if not late and open_checkpoint(reader.checkpoint(), wanted.log_key).size < stored:
+            time.sleep(_POLL_S)
+            continue
         try:
             leaves = choose(reader, wanted)
             if late or not leaves.missing:

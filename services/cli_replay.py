@@ -1,7 +1,7 @@
 """`weighbridge audit replay`: make decisions again with the exact artefact, and compare.
 
-Rule: reads the log, the payloads and the registry; writes nothing. It exits with 1 when an answer
-differs or a payload was changed, and when nothing could be replayed.
+Rule: reads the log, the payloads and the registry, and puts that on record first. It exits with 1
+when an answer differs or a payload was changed, and when nothing could be replayed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from audit.reader import LogReader
 from audit.record import Decision
 from audit.seals import Seals
 
+from .accessed import Actor, Reason, record_access
 from .masterkey import load_keyring
 from .moments import moment_us
 from .settings import Settings, settings
@@ -44,6 +45,8 @@ def replay(
     since: Annotated[str, typer.Option("--from", help="first moment, ISO 8601, UTC")] = "",
     until: Annotated[str, typer.Option("--to", help="last moment, ISO 8601, UTC")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    actor: Actor = "",
+    reason: Reason = "",
 ) -> None:
     """Make kept decisions again with the exact artefact, and compare bit by bit."""
     from .models import open_fleet  # noqa: PLC0415  the backends are slow to import
@@ -54,6 +57,10 @@ def replay(
     chosen = settings()
     if not chosen.log_dir.is_dir():
         raise NotFound(f"there is no log in {chosen.log_dir}; start a server first")
+    target = decision or f"a sample of {sample}, model {model or 'any'}"
+    record_access(
+        chosen, chosen.log_dir, action="replay", target=target, actor=actor, reason=reason
+    )
     reader, keyring = LogReader(chosen.log_dir), load_keyring(chosen, signing=False)
     if decision is not None:
         events = [_named(chosen, reader, decision)]

@@ -200,3 +200,22 @@ def test_a_changed_byte_of_the_key_files_shows_without_any_key(
     file.write_bytes(raw)
     ((found, _),) = damaged_keys(tmp_path)
     assert found == file
+
+
+def test_lost_roots_are_not_made_anew(tmp_path, ring, seals) -> None:
+    sealed = seals.seal(b"secret", ALICE, "d")
+    kept = roots_path(tmp_path).read_bytes()
+    roots_path(tmp_path).unlink()
+    with pytest.raises(LogDamaged, match="backup"):
+        Seals(tmp_path, ring, create=True)
+    assert not roots_path(tmp_path).exists()
+    roots_path(tmp_path).write_bytes(kept)
+    assert Seals(tmp_path, ring, create=True).open(sealed, ALICE, "d") == b"secret"
+
+
+def test_two_logs_of_one_keyring_share_no_key_stream(tmp_path, ring) -> None:
+    made = [tmp_path / "a", tmp_path / "b"]
+    for folder in made:
+        Seals(folder, ring, create=True)
+    nonces = {roots_path(folder).read_bytes()[8:20] for folder in made}
+    assert len(nonces) == 2
