@@ -35,7 +35,7 @@ demo: train
 	$(BIN)/weighbridge demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

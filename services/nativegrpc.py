@@ -37,6 +37,7 @@ Unary = Callable[[str, bytes, Any], Awaitable[bytes]]
 """Answers `(method, message, context)`, and refuses by `context.abort`."""
 
 _EVENTS = 256
+_SENDING_S = 0.3
 _IO_THREADS = 2
 
 
@@ -122,6 +123,9 @@ class NativeFront:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        # The front's threads send what was handed to them, give way to everybody else while they
+        # do, and tell nobody when they have; closing would drop the rest.
+        await asyncio.sleep(_SENDING_S)
         await asyncio.to_thread(self._front.close)
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -5,6 +5,7 @@ digest of the code that makes them, so that a second run does not train again. A
 a home folder with trained models in WEIGHBRIDGE_TEST_MODELS instead.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -35,8 +36,11 @@ def trained_home() -> Path:
     if given:
         return Path(given).absolute()
     home = ROOT / ".cache" / f"models-{_code_digest()}"
-    if not (home / "complete").exists():
-        _train(home)
+    home.parent.mkdir(exist_ok=True)
+    with home.with_suffix(".lock").open("w") as lock:  # the other test process waits for this one
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "complete").exists():
+            _train(home)
     return home
 
 

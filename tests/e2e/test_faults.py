@@ -74,10 +74,10 @@ def test_a_second_gateway_on_the_same_log_is_refused(home) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path):
-    """A real file system of four megabytes."""
+    """A real file system of eight megabytes."""
     place = tmp_path / "small"
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], check=True)
     try:
         yield place
     finally:
@@ -118,8 +118,9 @@ def test_a_full_disk_refuses_every_answer_and_serving_resumes_without_a_restart(
     verified = gateway.cli("audit", "verify")
     assert verified.returncode == 0, verified.stdout
     for decision in (acknowledged[0], acknowledged[-1]):
-        shown = json.loads(gateway.cli("audit", "show", decision).stdout)
-        assert shown["id"] == decision
+        found = gateway.cli("audit", "show", decision)
+        assert found.returncode == 0, found.stderr
+        assert json.loads(found.stdout)["id"] == decision
 
 
 def test_a_damaged_log_tail_is_cut_and_a_damaged_middle_is_refused(home) -> None:
