@@ -19,6 +19,7 @@ import numpy as np
 from runners.tensor import DTYPES, Tensor
 
 from .body import Decoded, checked_id, checked_parameters, requested_outputs
+from .faults import BadRequest
 from .values import checked_shape, one_value, to_array
 
 __all__ = ["read_binary", "read_common"]
@@ -141,7 +142,11 @@ def read_binary(body: bytes, size: int) -> Decoded | None:
     """
     part = body[:size]
     form = _forms.get(part)
-    if form is None and (form := _form(part)) is not None and _speaks_of_tensors(form.rest):
+    try:
+        found = form or _form(part)
+    except BadRequest:
+        return None  # the rules name the first fault of a message, which may be another
+    if form is None and (form := found) is not None and _speaks_of_tensors(form.rest):
         if len(_forms) >= _MAX_HELD:
             _forms.clear()
         if size <= _MAX_BYTES:
