@@ -25,12 +25,13 @@ from runners.fleet import Fleet, Slot
 from runners.tensor import Array, Tensor, TensorSpec
 
 from .access.limits import Concurrency
+from .awake import Awake
+from .bookkeeping import Answered, Books
 from .decision import Taken
 from .faults import BadRequest, Forbidden, fault_of
 from .metrics import Metrics
 from .recorder import Recorder
 from .router import Choice, Router, newest_ready
-from .statistics import Statistics
 from .telemetry import Mark, Span, Telemetry, TraceIds, current_traceparent
 
 __all__ = ["DataPlane", "Origin", "Reply", "Request"]
@@ -106,14 +107,15 @@ class DataPlane:
         timeout_s: float,
         allow_force: bool = False,
         concurrency: Concurrency | None = None,
+        awake: Awake | None = None,
     ) -> None:
-        """`timeout_s` is the deadline of a request that names none."""
+        """`timeout_s`: of a request that names no deadline; `awake`: never, if None."""
         self.fleet = fleet
         self.router = router
         self.recorder = recorder
         self.telemetry = telemetry
-        self._metrics = metrics
-        self.statistics = Statistics()
+        self.books = Books(metrics, telemetry)
+        self._awake = awake or Awake(0)
         self._timeout_s = timeout_s
         self._allow_force = allow_force
         self._concurrency = concurrency or Concurrency()
@@ -132,34 +134,25 @@ class DataPlane:
         span = None
         if request.trace.sampled:
             span = Span(f"infer {request.model[:64]}", SpanKind.SERVER, request.started_ns)
+        if not self.running:
+            self._awake.asked()
         self.running += 1
         try:
             with self._concurrency.place(request.model):
                 reply = await self._infer(request, span)
         except Exception as exc:  # re-raised for the door; span and metrics learn of it here
-            status = fault_of(exc).status
+            self.books.refused(request, span, exc, fault_of(exc).status)
+            raise
+        except BaseException:  # its caller went away, which is nobody's fault
             if span is not None:
-                span.error = type(exc).__name__ if status >= 500 else ""
-                span.attributes["error.type"] = type(exc).__name__
-            self._metrics.refused(status=status, origin=request.origin)
-            if request.chosen:
-                key = request.model, request.chosen
-                self.statistics.failed(key, request.started_ns, time.time_ns())
+                self.books.left(request, span)
             raise
         else:
-            self._metrics.decided(
-                model=reply.model,
-                version=reply.version,
-                arm=reply.arm,
-                origin=request.origin,
-                seconds=(time.time_ns() - request.started_ns) / 1e9,
-            )
             return reply
         finally:
             self.running -= 1
-            if span is not None:
-                span.end()
-                self.telemetry.finish(request.trace, span)
+            if not self.running:
+                self._awake.rest()
 
     async def _infer(self, request: Request, span: Span | None) -> Reply:
         if self.draining:
@@ -181,16 +174,7 @@ class DataPlane:
         inferred = time.time_ns()
         taken = Taken(request, choice, slot, batch, answer, rows, inferred)
         event, receipt = await self.recorder.record(taken)
-        appended = time.time_ns()
-        key = request.model, choice.version
-        self.statistics.answered(key, rows, answer, request.started_ns, began, inferred, appended)
-        if span is not None:
-            span.marks.append(Mark("infer", began, inferred, {"weighbridge.rows": rows}, infer_id))
-            span.marks.append(
-                Mark("append", inferred, appended, {"weighbridge.leaf": receipt.index})
-            )
-            span.attributes["weighbridge.decision"] = event.id
-            span.flag = _flag(choice, event.unit_ref)
+        self.books.answered(Answered(taken, event, receipt, began, time.time_ns(), span, infer_id))
         return Reply(
             model=request.model,
             version=choice.version,
@@ -251,17 +235,3 @@ def _selected(slot: Slot, wanted: tuple[str, ...] | None) -> tuple[TensorSpec, .
             known = ", ".join(f"'{name}'" for name in by_name)
             raise BadRequest(f"unknown output '{name}'; this model gives {known}")
     return tuple(by_name[name] for name in wanted)
-
-
-def _flag(choice: Choice, unit_ref: str) -> dict[str, str] | None:
-    """The `feature_flag.evaluation` event of the semantic conventions."""
-    if choice.assignment is None or choice.arm is None:
-        return None
-    return {
-        "feature_flag.key": choice.assignment.experiment,
-        "feature_flag.provider.name": "weighbridge",
-        "feature_flag.result.variant": choice.arm,
-        "feature_flag.result.reason": "split" if choice.reason == "assigned" else "targeting_match",
-        "feature_flag.version": choice.assignment.experiment_version,
-        "feature_flag.context.id": unit_ref,
-    }

@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     max_queued_rows: int = Field(2048, ge=1, description="rows that may wait for one version")
     max_body_bytes: int = Field(64 << 20, ge=1024, description="largest request, decompressed")
     timeout_ms: int = Field(30_000, ge=1, description="deadline of a request that names none")
+    awake_us: int = Field(
+        200, ge=0, le=10_000, description="longest wait for the next call before the loop sleeps"
+    )
     durability: Literal["strict", "bounded", "async"] = Field(
         "strict", description="strict answers after the record is on disk; bounded before it"
     )

@@ -31,6 +31,7 @@ from .access.limits import Concurrency, parse_concurrency
 from .access.rpcgate import RpcGate
 from .access.tls import grpc_credentials
 from .admin import Admin
+from .awake import Awake
 from .dataplane import DataPlane
 from .erasures import Erasures
 from .explaining import Explaining, RemoteExplain
@@ -211,14 +212,16 @@ class House:
             # With authentication on, the gate asks whoever forces an arm for the role.
             allow_force=settings.allow_force or not guard.open,
             concurrency=Concurrency(parse_concurrency(settings.concurrency)),
+            awake=Awake(settings.awake_us / 1e6),
         )
+        self._stack.callback(self.plane.books.settle)
         self.notary.expect(lambda: self.plane.running)
         self.admin = Admin(
             self.fleet,
             self.router,
             self.outcomes,
             ready=lambda: self.ready,
-            statistics=self.plane.statistics,
+            statistics=self.plane.books.statistics,
             witnesses=lambda: summary(self.cosigning.states()),
         )
         self.admin.erasures = Erasures(
