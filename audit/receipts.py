@@ -6,6 +6,7 @@ Read next: notary.py.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -63,7 +64,8 @@ class RecentEvents:
 
     def __init__(self, limit: int = RECENT_EVENTS) -> None:
         self._limit = limit
-        self._known: dict[str, tuple[bytes, Receipt | None]] = {}
+        # Ordered: a plain dict takes longer and longer to find its first key, as others go before it.
+        self._known: OrderedDict[str, tuple[bytes, Receipt | None]] = OrderedDict()
 
     def find(self, event_id: str, leaf: bytes) -> tuple[bytes, Receipt | None] | None:
         """The leaf hash and the receipt of an event; None if nothing is known of it.
@@ -80,7 +82,7 @@ class RecentEvents:
         """Remember an event, or that its receipt has come; the oldest is forgotten."""
         self._known[event_id] = (leaf, receipt)
         if len(self._known) > self._limit:
-            del self._known[next(iter(self._known))]
+            self._known.popitem(last=False)
 
     def forget(self, event_id: str) -> None:
         """Its append failed: the next one is a first one."""
