@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 
 
 class Pending(NamedTuple):
-    """An append under way.
+    """An append under way; `event_id` is empty where nobody will ask for it again.
 
     "strict" ones are acknowledged after the sync, "async" ones before it, and nobody waits for a
     "bounded" one, whose `told` is None.

@@ -238,14 +238,16 @@ class Notary:
         *,
         payloads: tuple[Payload, ...] = (),
         durability: Durability | None = None,
+        once: bool = False,
     ) -> None:
         """As `append_encoded`, for callers without a task: `told` learns how it ended, once.
 
-        It may be told before this returns.
+        It may be told before this returns. With `once` its caller vouches that nobody has sent this
+        id before or ever will again, so it is not remembered.
         """
         leaf = leaf_hash(data)
         try:
-            known = self._recent.find(event_id, leaf)
+            known = None if once else self._recent.find(event_id, leaf)
             if known is None:
                 self._refuse_more()
         except AuditError as error:
@@ -259,13 +261,16 @@ class Notary:
             return
         durability = durability or self._durability
         record = Record(data, payloads)
+        event_id = "" if once else event_id
         if durability == "bounded" and self._groups.behind() < self._bound_s:
             promise = Receipt(self._origin, PROMISED, leaf)
-            self._recent.put(event_id, leaf, promise)
+            if event_id:
+                self._recent.put(event_id, leaf, promise)
             self._groups.put(Pending(event_id, record, leaf, durability, None))
             told(promise, None)
             return
-        self._recent.put(event_id, leaf, None)
+        if event_id:
+            self._recent.put(event_id, leaf, None)
         mode: Durability = "async" if durability == "async" else "strict"
         self._groups.put(Pending(event_id, record, leaf, mode, told))
 
@@ -324,7 +329,7 @@ class Notary:
         """Tell everyone who waits for one append how it ended."""
         if pending.told is not None:
             pending.told(receipt, error)
-        if self._joined:
+        if self._joined and pending.event_id:
             for told in self._joined.pop(pending.event_id, ()):
                 told(receipt, error)
 
@@ -333,7 +338,8 @@ class Notary:
     def _resolve(self, group: list[tuple[int, Pending]]) -> None:
         for index, pending in group:
             receipt = Receipt(self._origin, index, pending.leaf)
-            self._recent.put(pending.event_id, pending.leaf, receipt)
+            if pending.event_id:
+                self._recent.put(pending.event_id, pending.leaf, receipt)
             self._tell(pending, receipt)
         self.failure = None
         if self.size >= self._prepared + min(_PREPARE_ENTRIES, self._checkpoint_entries):

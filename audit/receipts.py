@@ -64,7 +64,7 @@ class RecentEvents:
 
     def __init__(self, limit: int = RECENT_EVENTS) -> None:
         self._limit = limit
-        # Ordered: a plain dict takes longer and longer to find its first key, as others go before it.
+        # A plain dict takes longer and longer to find its first key, as others go before it.
         self._known: OrderedDict[str, tuple[bytes, Receipt | None]] = OrderedDict()
 
     def find(self, event_id: str, leaf: bytes) -> tuple[bytes, Receipt | None] | None:

@@ -227,7 +227,13 @@ class NotaryClient:
         return found
 
     def submit(
-        self, event_id: str, data: bytes, told: Told, *, payloads: tuple[Payload, ...] = ()
+        self,
+        event_id: str,
+        data: bytes,
+        told: Told,
+        *,
+        payloads: tuple[Payload, ...] = (),
+        once: bool = False,  # noqa: ARG002  the link itself may send it again
     ) -> None:
         """As `append_encoded`, for callers without a task; see Notary.submit."""
         tell(self.append_encoded(event_id, data, payloads=payloads), told)

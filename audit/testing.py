@@ -162,7 +162,13 @@ class MemoryNotary:
         return receipt
 
     def submit(
-        self, event_id: str, data: bytes, told: Told, *, payloads: tuple[Payload, ...] = ()
+        self,
+        event_id: str,
+        data: bytes,
+        told: Told,
+        *,
+        payloads: tuple[Payload, ...] = (),
+        once: bool = False,  # noqa: ARG002  the double remembers everything
     ) -> None:
         """As `append_encoded`, for callers without a task; see Notary.submit."""
         tell(self.append_encoded(event_id, data, payloads=payloads), told)

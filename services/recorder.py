@@ -41,9 +41,18 @@ class Appender(Protocol):
         """Return once the record is as durable as configured."""
 
     def submit(
-        self, event_id: str, data: bytes, told: Told, *, payloads: tuple[Payload, ...] = ...
+        self,
+        event_id: str,
+        data: bytes,
+        told: Told,
+        *,
+        payloads: tuple[Payload, ...] = ...,
+        once: bool = ...,
     ) -> None:
-        """As `append`, for the bytes of an event; `told` learns how it ended."""
+        """As `append`, for the bytes of an event; `told` learns how it ended.
+
+        With `once` nobody will ask for it again: its id is new, and this is its only append.
+        """
 
 
 Answered = tuple[Recorded, Receipt]
@@ -144,7 +153,7 @@ class Recorder:
         self._under_way += 1
         self._idle.clear()
         told = partial(self._told, call, record, seq)
-        self._appender.submit(record.id, record.data, told, payloads=record.payloads)
+        self._appender.submit(record.id, record.data, told, payloads=record.payloads, once=True)
 
     def _told(
         self,

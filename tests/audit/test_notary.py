@@ -119,6 +119,24 @@ async def test_the_same_event_again_gives_the_same_receipt(notary):
     assert notary.size == 2
 
 
+@pytest.mark.parametrize("durability", ["strict", "bounded", "async"])
+async def test_an_event_that_comes_once_is_stored_told_and_not_remembered(
+    notary, tmp_path, durability
+):
+    told = []
+    for number in (1, 2):  # the second shows that the first was not remembered
+        data = encode(decision(1, label=f"label {number}"))
+        notary.submit(
+            decision(1).id, data, lambda *how: told.append(how), durability=durability, once=True
+        )
+    await append(notary, decision(2))
+    assert [error for _, error in told] == [None, None]
+    assert {receipt.leaf_hash for receipt, _ in told} == {
+        leaf_of(decision(1, label=f"label {number}")) for number in (1, 2)
+    }
+    assert len(list(LogReader(tmp_path / "log").raw())) == 3
+
+
 async def test_a_used_id_with_other_content_is_refused(notary):
     await notary.append(decision(1))
     with pytest.raises(EventConflict):

@@ -170,7 +170,7 @@ class Failing:
         self.kept.append(decode(data))
         return await self.inner.append_encoded(event_id, data)
 
-    def submit(self, event_id, data, told, *, payloads=()):
+    def submit(self, event_id, data, told, *, payloads=(), once=False):
         tell(self.append_encoded(event_id, data, payloads=payloads), told)
 
 
