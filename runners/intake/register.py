@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from .look import look_at
 __all__ = ["Registered", "register"]
 
 _CREATED_BY: Final = "weighbridge register"
+_LAST_CHARACTER: Final = "\uffff"
 _MODALITY: Final = "tensor"
 
 
@@ -128,6 +130,7 @@ def _check_labels(manifest: Manifest, wish: Wish) -> None:
         if wish.positive_label or wish.threshold or wish.label_output or wish.score_output:
             raise NotRegistered("could not use the label options: --labels is missing")
         return
+    _check_names(wish.labels)
     for name in filter(None, (manifest.label_output, wish.score_output)):
         if name not in outputs:
             held = ", ".join(f"'{held}'" for held in outputs)
@@ -148,3 +151,16 @@ def _check_labels(manifest: Manifest, wish: Wish) -> None:
         )
     if wish.positive_label is not None and wish.positive_label not in wish.labels:
         raise NotRegistered("could not use --positive-label: it is not one of --labels")
+
+
+def _check_names(labels: tuple[str, ...]) -> None:
+    """Refuse labels that could not be told apart, or that no record of the log can count."""
+    twice = [name for name, times in Counter(labels).items() if times > 1]
+    if twice:
+        raise NotRegistered(f"could not use --labels: '{twice[0]}' is there twice")
+    strange = [name for name in labels if not name.isprintable() or max(name) > _LAST_CHARACTER]
+    if strange:
+        raise NotRegistered(
+            f"could not use the label {strange[0]!a}: records take printable characters up to "
+            "U+FFFF; give it another name"
+        )

@@ -220,6 +220,12 @@ def test_labels_need_an_output_that_can_hold_them(registry, tmp_path) -> None:
         ({"labels": ("a",), "label_output": "class", "positive_label": "b"}, "--positive-label"),
         ({"label_output": "class"}, "--labels is missing"),
         ({"labels": ("a",), "label_output": "class", "batch": "no"}, "may hold more"),
+        ({"labels": ("a", "b", "a"), "label_output": "class"}, "'a' is there twice"),
+        (
+            {"labels": ("a", "\U0001f600"), "label_output": "class"},
+            r"'\\U0001f600': .* up to U\+FFFF",
+        ),
+        ({"labels": ("a", "b\n"), "label_output": "class"}, "printable"),
     ):
         with pytest.raises(NotRegistered, match=says):
             held(registry, path, **wish)
