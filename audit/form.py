@@ -8,6 +8,7 @@ them. `decision` gives the same as an event, for whoever wants to look at it.
 Read next: record.py (the canonical bytes), events.py (what a decision holds).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -154,10 +155,7 @@ class DecisionForm:
 
 
 def _count(labels: Sequence[str]) -> str:
-    counts = dict.fromkeys(labels, 0)
-    for label in labels:
-        counts[label] += 1
-    return dumps(counts).decode()
+    return dumps(dict(Counter(labels))).decode()
 
 
 __all__ = ["SHARED", "DecisionForm"]

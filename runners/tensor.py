@@ -248,11 +248,12 @@ def parse_bytes(buffer: bytes | memoryview, count: int, name: str) -> Array:
 
 def format_bytes(data: Array) -> bytes:
     """Encode BYTES elements in row-major order; inverse of `parse_bytes`."""
-    parts: list[bytes] = []
-    for element in data.ravel().tolist():
-        value = element if isinstance(element, bytes) else str(element).encode()
-        parts += (_LENGTH.pack(len(value)), value)
-    return b"".join(parts)
+    length = _LENGTH.pack
+    values = [
+        element if isinstance(element, bytes) else str(element).encode()
+        for element in data.ravel().tolist()
+    ]
+    return b"".join([part for value in values for part in (length(len(value)), value)])
 
 
 def pack(arrays: Mapping[str, Array]) -> bytes:

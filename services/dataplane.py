@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from opentelemetry.trace import SpanKind
@@ -27,8 +27,9 @@ from runners.tensor import Array, Tensor, TensorSpec
 from .access.limits import Concurrency
 from .awake import Awake
 from .bookkeeping import Answered, Books
-from .decision import Taken
+from .decision import Taken, prepare
 from .faults import BadRequest, Forbidden, fault_of
+from .large import LARGE_ROWS, aside
 from .metrics import Metrics
 from .recorder import Recorder
 from .router import Choice, Router, newest_ready
@@ -173,6 +174,8 @@ class DataPlane:
         answer = await slot.served.infer(batch, rows, deadline=deadline)
         inferred = time.time_ns()
         taken = Taken(request, choice, slot, batch, answer, rows, inferred)
+        if rows >= LARGE_ROWS:
+            taken = replace(taken, prepared=await aside(prepare, taken))
         event, receipt = await self.recorder.record(taken)
         self.books.answered(Answered(taken, event, receipt, began, time.time_ns(), span, infer_id))
         return Reply(

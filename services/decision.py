@@ -30,17 +30,26 @@ from runners.tensor import Batch, pack
 
 from .labels import Labels, read_labels
 from .payloadpolicy import SAMPLED, PayloadPolicy
-from .protected import count_groups
+from .protected import Group, count_groups
 from .router import Choice
 
 if TYPE_CHECKING:
     from .dataplane import Request
 
-__all__ = ["DecisionWriter", "Recorded", "Taken"]
+__all__ = ["DecisionWriter", "Prepared", "Recorded", "Taken", "prepare"]
 
 _KEPT_FORMS = 1024
 _NONCE_BYTES = 16
 _ON_DEMAND = Selection("on_demand", "1", selected=True)
+
+
+class Prepared(NamedTuple):
+    """What of a record grows with the rows; made ahead for a large request (large.py)."""
+
+    labels: Labels
+    packed_in: bytes
+    packed_out: bytes
+    groups: list[Group]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,7 @@ class Taken:
     answer: Answer
     rows: int
     inferred_ns: int
+    prepared: Prepared | None = None
 
 
 class Recorded(NamedTuple):
@@ -105,9 +115,9 @@ class DecisionWriter:
         """
         ids = [new_id() for _ in taken]
         nonces = [random_bytes(_NONCE_BYTES) for _ in taken]
-        labels = [read_labels(one.slot.manifest, one.answer.outputs, one.rows) for one in taken]
-        inputs = [pack(one.batch) for one in taken]
-        outputs = [pack(one.answer.outputs) for one in taken]
+        labels = list(map(_labels, taken))
+        inputs = list(map(_packed_in, taken))
+        outputs = list(map(_packed_out, taken))
         commitments = list(map(_commit, nonces, inputs, outputs))
         secrets = list(map(_secret, taken, labels, nonces))
         units = list(map(self._unit_ref, taken, ids))
@@ -206,6 +216,33 @@ class DecisionWriter:
         return form
 
 
+def prepare(taken: Taken) -> Prepared:
+    """The parts of a record that take long where there are many rows; pure, for any thread."""
+    labels = _labels(taken)
+    return Prepared(labels, _packed_in(taken), _packed_out(taken), _groups(taken, labels))
+
+
+def _labels(taken: Taken) -> Labels:
+    if taken.prepared is not None:
+        return taken.prepared.labels
+    return read_labels(taken.slot.manifest, taken.answer.outputs, taken.rows)
+
+
+def _packed_in(taken: Taken) -> bytes:
+    return pack(taken.batch) if taken.prepared is None else taken.prepared.packed_in
+
+
+def _packed_out(taken: Taken) -> bytes:
+    return pack(taken.answer.outputs) if taken.prepared is None else taken.prepared.packed_out
+
+
+def _groups(taken: Taken, labels: Labels) -> list[Group]:
+    if taken.prepared is not None:
+        return taken.prepared.groups
+    manifest, attributes = taken.slot.manifest, taken.request.attributes
+    return count_groups(manifest, taken.batch, attributes, labels.all)
+
+
 def _commit(nonce: bytes, packed_in: bytes, packed_out: bytes) -> tuple[str, str]:
     code = Mac(nonce).digest
     return code(packed_in).hex(), code(packed_out).hex()
@@ -213,6 +250,5 @@ def _commit(nonce: bytes, packed_in: bytes, packed_out: bytes) -> tuple[str, str
 
 def _secret(taken: Taken, labels: Labels, nonce: bytes) -> bytes:
     """What is sealed: rows by protected group, and the nonce that opens the commitments."""
-    manifest, attributes = taken.slot.manifest, taken.request.attributes
-    groups = count_groups(manifest, taken.batch, attributes, labels.all)
+    groups = _groups(taken, labels)
     return dumps_checked({"groups": groups, "nonce": nonce.hex()})  # of our own making

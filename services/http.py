@@ -38,6 +38,7 @@ from .connection import (
 from .dataplane import DataPlane, Origin, Reply, Request
 from .explaining import Explaining
 from .faults import BadRequest, report
+from .large import LARGE_BYTES, aside
 from .v1 import decode_instances, encode_predictions
 
 __all__ = ["HttpDoor", "Result"]
@@ -115,19 +116,25 @@ class HttpDoor:
         length = header(headers, "inference-header-content-length")
         raw = length is not None and not length.strip("0")  # only then the signature is asked for
         signature = self._admin.signature(model, version) if raw else None
-        decoded = decode(body, length, signature)
+        if len(body) < LARGE_BYTES:
+            decoded = decode(body, length, signature)
+        else:
+            decoded = await aside(decode, body, length, signature)
         request = self._request(headers, model, version, "http", decoded.request_id)
         take_claims(request, partial(header, headers), decoded.parameters)
         request.inputs, request.outputs = decoded.inputs, decoded.outputs
         reply = await self._plane.infer(request)
         head = _reply_head(reply, decoded.request_id)
-        out, json_size = encode(
+        written = partial(
+            encode,
             head,
             reply.specs,
             reply.outputs,
             binary=decoded.binary,
             binary_default=decoded.binary_default,
         )
+        large = sum(array.nbytes for array in reply.outputs.values()) >= LARGE_BYTES
+        out, json_size = await aside(written) if large else written()
         found = [_JSON] if json_size is None else [_BINARY]
         if json_size is not None:
             found.append((b"inference-header-content-length", str(json_size).encode()))
@@ -144,7 +151,12 @@ class HttpDoor:
             raise self._admin.unknown(model, verb)
         request = self._request(headers, model, version, "v1", "")
         take_claims(request, partial(header, headers), {})
-        request.inputs = decode_instances(body, signature)
+        large = len(body) >= LARGE_BYTES
+        request.inputs = (
+            await aside(decode_instances, body, signature)
+            if large
+            else decode_instances(body, signature)
+        )
         if verb == "predict":
             reply = await self._plane.infer(request)
             return Result(

@@ -94,7 +94,9 @@ def _folded(counted: Counter[tuple[str, ...]]) -> Counter[tuple[str, ...]]:
 def _column(data: Array | None, rule: Protected, rows: int) -> list[str]:
     if data is None:
         return ["unknown"] * rows
-    return [_coarse(value, rule) for value in data.reshape(rows, -1)[:, 0].tolist()]
+    values = data.reshape(rows, -1)[:, 0].tolist()
+    known = {value: _coarse(value, rule) for value in set(values)}  # few, for many rows
+    return [known[value] for value in values]
 
 
 def _coarse(value: object, rule: Protected) -> str:

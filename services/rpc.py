@@ -28,6 +28,7 @@ from .body import checked_id
 from .claims import refuse_repeated, take_claims
 from .dataplane import DataPlane, Reply, Request
 from .faults import BadRequest, report
+from .large import LARGE_BYTES, aside
 from .messages import read_inputs, read_parameters, write_response
 from .oip import METHODS, Envelope, message
 
@@ -155,7 +156,8 @@ class Servicer:
             started_ns=time.time_ns(),
         )
         take_claims(request, metadata.get, read_parameters(message_in.parameters))
-        request.inputs = read_inputs(message_in)
+        large = message_in.ByteSize() >= LARGE_BYTES
+        request.inputs = await aside(read_inputs, message_in) if large else read_inputs(message_in)
         left = context.time_remaining()
         if left is not None and left < _MAX_DEADLINE_S:
             own = time.monotonic() + left

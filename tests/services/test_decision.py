@@ -25,7 +25,8 @@ from audit.testing import MemoryNotary
 from runners.batch import Answer
 from runners.tensor import Signature, Tensor, TensorSpec, pack
 from services.dataplane import Request
-from services.decision import Taken
+from services.decision import Taken, prepare
+from services.large import aside
 from services.recorder import Recorder
 from services.router import Choice
 from services.telemetry import TraceIds
@@ -130,6 +131,22 @@ async def test_many_rows_are_counted_by_group_and_label(keyring) -> None:
         ("Female", ">50K", 51),
         ("Male", "<=50K", 50),
     ]
+
+
+async def test_what_was_prepared_in_a_thread_makes_the_same_record(keyring) -> None:
+    given = taken(600)
+    plain = await one(recorder(MemoryNotary(), keyring), given)
+    prepared = replace(given, prepared=await aside(prepare, given))
+    ahead = await one(recorder(MemoryNotary(), keyring), prepared)
+    for event in (plain, ahead):
+        assert (event.label_counts, event.rows) == ({">50K": 300, "<=50K": 300}, 600)
+        nonce = bytes.fromhex(secret_of(keyring, event)["nonce"])
+        for found, arrays in (
+            (event.input_commitment, given.batch),
+            (event.output_commitment, given.answer.outputs),
+        ):
+            assert found == hmac.digest(nonce, pack(arrays), "sha256").hex()
+    assert secret_of(keyring, plain)["groups"] == secret_of(keyring, ahead)["groups"]
 
 
 @pytest.mark.parametrize(
