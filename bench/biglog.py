@@ -29,7 +29,7 @@ from .records import Maker
 
 __all__ = ["measure_erasing", "measure_verifying"]
 
-_AT_ONCE = 4096
+_AT_ONCE = 24
 
 
 def measure_verifying(found: Figures, directory: Path, *, records: int) -> None:
