@@ -7,7 +7,7 @@ Rule: pure; fed with events in log order; memory is proportional to what is out 
 Read next: verify.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -71,6 +71,22 @@ class Completeness:
             state.ahead[seq] = time_us
         if state.ahead or state.gaps:
             state.advance()
+        return True
+
+    def decisions_of(self, instance: str, numbers: Sequence[int]) -> bool:
+        """Account for decisions whose numbers, in any order, follow those before without a hole.
+
+        Returns:
+            Whether they do; if not, nothing is accounted for, and `decision` takes each.
+        """
+        state = self._instances.setdefault(instance, _Instance())
+        if state.ahead or state.gaps:
+            return False
+        first, count = state.done + 1, len(numbers)
+        if sorted(numbers) != list(range(first, first + count)):
+            return False
+        state.done += count
+        self.decisions += count
         return True
 
     def gap(self, instance: str, first: int, last: int) -> None:

@@ -1,11 +1,13 @@
 """The entries as a verifier reads them: canonical, well-formed, numbered without holes.
 
-Rule: works on parsed JSON rather than typed events, for speed; an entry of a type that this
-version does not know is counted and noted, not condemned.
-Read next: completeness.py, verify.py.
+Rule: works on parsed JSON rather than typed events, for speed, and on decisions without parsing
+them at all where their form says everything (grammar.py). An entry of a type that this version does
+not know is counted and noted, not condemned.
+Read next: grammar.py, completeness.py, verify.py.
 """
 
 import uuid
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -14,6 +16,7 @@ from .canonical import dumps
 from .completeness import Completeness, Missing
 from .errors import EventInvalid
 from .findings import Collector
+from .grammar import DecisionForms
 from .record import ALL, field_names
 
 _EVENT_STEP, _COMPLETE_STEP = 6, 7
@@ -35,13 +38,42 @@ class ContentChecker:
 
     def __init__(self, found: Collector) -> None:
         self._found = found
-        self._decisions: dict[str, int] = {}
+        self._forms = DecisionForms()
+        self._decisions = _Ids()
         self.last_time_us = 0
         self.erased: list[Erased] = []
         self.completeness = Completeness()
 
-    def entry(self, index: int, data: bytes) -> None:
-        """Check one entry."""
+    def entries(self, first: int, entries: Sequence[bytes]) -> None:
+        """Check the next entries, the first of which is this leaf."""
+        found, start = self._forms.match(entries), 0
+        while start < len(found):
+            end = found.index(None, start) if None in found[start:] else len(found)
+            if start < end:
+                self._plain_decisions(first + start, found[start:end])
+            if end < len(found):
+                self._entry(first + end, entries[end])
+            start = end + 1
+
+    def _plain_decisions(self, first: int, said: list[Any]) -> None:
+        """Check decisions of good form, of which id, instance, number and time are given."""
+        ids, instances, seqs, times = zip(*said, strict=True)
+        self._found.count("decision events", len(ids))
+        self.last_time_us = max(self.last_time_us, int(max(times)))  # all of sixteen digits
+        if not self._decisions.add(first, ids):
+            for leaf, event_id in enumerate(ids, first):
+                self._once(leaf, event_id)
+        numbers = list(map(int, seqs))
+        for instance in dict.fromkeys(instances):
+            places: Sequence[int] = range(len(ids))
+            if instances.count(instance) < len(ids):
+                places = [place for place in places if instances[place] == instance]
+            name, own = instance.decode(), [numbers[place] for place in places]
+            if not self.completeness.decisions_of(name, own):
+                for place in places:
+                    self._numbered(first + place, name, numbers[place], int(times[place]))
+
+    def _entry(self, index: int, data: bytes) -> None:
         body = _parse(data)
         if body is None:
             self._found.problem(_EVENT_STEP, "the entry is not a canonical event", leaf=index)
@@ -74,11 +106,14 @@ class ContentChecker:
         self._found.count("refused numbers", self.completeness.refused)
 
     def _decision(self, index: int, body: dict[str, Any]) -> None:
-        before = self._decisions.setdefault(str(body["id"]), index)
-        if before != index:
-            message = f"decision {body['id']} was already recorded as leaf {before}"
-            self._found.problem(_EVENT_STEP, message, leaf=index)
+        self._once(index, str(body["id"]).encode())
         self._number(index, body, ("seq",))
+
+    def _once(self, index: int, event_id: bytes) -> None:
+        before = self._decisions.leaf_of(event_id, index)
+        if before != index:
+            message = f"decision {event_id.decode()} was already recorded as leaf {before}"
+            self._found.problem(_EVENT_STEP, message, leaf=index)
 
     def _erasure(self, index: int, body: dict[str, Any]) -> None:
         try:
@@ -97,10 +132,14 @@ class ContentChecker:
             )
         elif len(numbers) == 2:
             self.completeness.gap(instance, *numbers)
-        elif not self.completeness.decision(instance, numbers[0], body["time_us"]):
+        else:
+            self._numbered(index, instance, numbers[0], body["time_us"])
+
+    def _numbered(self, index: int, instance: str, number: int, time_us: int) -> None:
+        if not self.completeness.decision(instance, number, time_us):
             self._found.problem(
                 _COMPLETE_STEP,
-                f"instance {instance}: number {numbers[0]} was given to two answers",
+                f"instance {instance}: number {number} was given to two answers",
                 leaf=index,
             )
 
@@ -116,6 +155,36 @@ class ContentChecker:
             self._found.note(f"{text} (it may still be on its way)")
         else:
             self._found.problem(_COMPLETE_STEP, text)
+
+
+class _Ids:
+    """The ids of decisions; the leaf of each is only looked for once one comes again."""
+
+    def __init__(self) -> None:
+        self._known: set[bytes] = set()
+        self._runs: list[tuple[int, tuple[bytes, ...]]] = []
+        self._leaves: dict[bytes, int] = {}
+        self._again = False
+
+    def add(self, first: int, ids: tuple[bytes, ...]) -> bool:
+        """Take the ids of leaves that follow one another; False, and none, if one is not new."""
+        before = len(self._known)
+        if not self._again:
+            self._known.update(ids)
+            if len(self._known) == before + len(ids):
+                self._runs.append((first, ids))
+                return True
+            # From here on each is looked up: a log in which one comes twice is not worth haste.
+            self._again = True
+            for start, run in self._runs:
+                self._leaves.update(zip(run, range(start, start + len(run)), strict=True))
+        return False
+
+    def leaf_of(self, event_id: bytes, leaf: int) -> int:
+        """The leaf where this id was first, which is this one if it is new."""
+        if self.add(leaf, (event_id,)):
+            return leaf
+        return self._leaves.setdefault(event_id, leaf)
 
 
 def _parse(data: bytes) -> dict[str, Any] | None:

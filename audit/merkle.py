@@ -34,6 +34,21 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return _sha256(b"\x01" + left + right).digest()
 
 
+def leaf_hashes(entries: Iterable[bytes]) -> list[bytes]:
+    """The hashes of entries as leaves."""
+    sha256 = _sha256
+    return [sha256(b"\x00" + entry).digest() for entry in entries]
+
+
+def complete_root(hashes: Sequence[bytes]) -> bytes:
+    """The root over 2**n adjacent hashes, n >= 0."""
+    sha256, row = _sha256, hashes
+    while len(row) > 1:
+        pairs = zip(row[::2], row[1::2], strict=True)
+        row = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
+    return row[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Subtree:
     """The root of a complete subtree of 2**level leaves, the index-th of its level."""

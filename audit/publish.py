@@ -124,8 +124,10 @@ class Publisher:
         if tiles.size == stop:
             return
         for frame in self._cursor.frames(upto):
-            for entry in frame.entries()[tiles.size - frame.first : stop - frame.first]:
-                tiles.append(entry)
+            if frame.first == tiles.size and frame.first + frame.count <= stop:
+                tiles.extend(frame.entries(), frame.body)
+            else:
+                tiles.extend(frame.entries()[tiles.size - frame.first : stop - frame.first])
             if tiles.size == stop:
                 return
 

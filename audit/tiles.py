@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .errors import LogDamaged
 from .files import replace_file
-from .merkle import Frontier, leaf_hash, node_hash, peaks
+from .merkle import Frontier, complete_root, leaf_hashes
 
 WIDTH = 256
 HASH_BYTES = 32
@@ -71,6 +71,11 @@ def format_bundle(entries: Sequence[bytes]) -> bytes:
     return b"".join([part for entry in entries for part in (pack(len(entry)), entry)])
 
 
+def _bundle_bytes(entries: Sequence[bytes]) -> int:
+    """How long `format_bundle` of these would be."""
+    return sum(map(len, entries)) + _LENGTH.size * len(entries)
+
+
 def parse_bundle(data: bytes, count: int) -> list[bytes]:
     """Exactly `count` entries that fill `data` exactly; the inverse of `format_bundle`.
 
@@ -108,10 +113,7 @@ class TileReader:
         first = index << height
         tile = self.hashes(tile_level, first // WIDTH)
         row = [tile[i : i + HASH_BYTES] for i in range(0, len(tile), HASH_BYTES)]
-        row = row[first % WIDTH : first % WIDTH + (1 << height)]
-        for _ in range(height):
-            row = [node_hash(row[i], row[i + 1]) for i in range(0, len(row), 2)]
-        return row[0]
+        return complete_root(row[first % WIDTH : first % WIDTH + (1 << height)])
 
     def hashes(self, level: int, index: int) -> bytes:
         """The hashes of one tile, back to back."""
@@ -143,29 +145,62 @@ class TileBuilder:
 
     Args:
         full: called with every tile and bundle that fills up, and its bytes.
+        bundle: called with full bundles in place of `full`, with their bytes in pieces.
+
+    Attributes:
+        size: how many leaves it has taken.
     """
 
-    def __init__(self, full: Callable[[Tile, bytes], None]) -> None:
+    def __init__(
+        self,
+        full: Callable[[Tile, bytes], None],
+        bundle: Callable[[Tile, Sequence[bytes]], None] | None = None,
+    ) -> None:
         self._full = full
-        self.frontier = Frontier()
-        self._entries: list[bytes] = []
+        self._full_bundle = bundle or (lambda tile, pieces: full(tile, b"".join(pieces)))
+        self.size = 0
+        self._bundle: list[bytes] = []  # pieces of the bundle that is filling up
         self._rows: list[list[bytes]] = [[]]
 
     @property
-    def size(self) -> int:
-        """How many leaves it has taken."""
-        return self.frontier.size
+    def frontier(self) -> Frontier:
+        """The right edge of the tree so far: its complete subtrees lie in the partial tiles."""
+        peaks = []
+        for row in reversed(self._rows):
+            start = 0
+            for width in (128, 64, 32, 16, 8, 4, 2, 1):
+                if len(row) & width:
+                    peaks.append(complete_root(row[start : start + width]))
+                    start += width
+        return Frontier(self.size, peaks)
 
     def append(self, entry: bytes) -> None:
-        """Take the next entry. What the sink raises leaves this builder spoilt."""
-        leaf = leaf_hash(entry)
-        self._entries.append(entry)
-        self._push(0, self.frontier.size, leaf)
-        for subtree in self.frontier.append(leaf):
-            if subtree.level == 8:
-                self._full(Tile(-1, subtree.index, WIDTH), format_bundle(self._entries))
-                self._entries.clear()
-            self._push(subtree.level // 8, subtree.index, subtree.root)
+        """Take the next entry; see `extend`."""
+        self.extend([entry])
+
+    def extend(self, entries: Sequence[bytes], bundle: bytes | None = None) -> None:
+        """Take the next entries. What the sink raises leaves this builder spoilt.
+
+        Args:
+            entries: any number.
+            bundle: `format_bundle(entries)`, where the caller has it already.
+
+        Cost: two hashes an entry, those of the nodes when their tile is full.
+        """
+        bundle = format_bundle(entries) if bundle is None else bundle
+        start, offset, row = 0, 0, self._rows[0]
+        while start < len(entries):
+            piece = entries[start : start + WIDTH - len(row)]
+            start += len(piece)
+            row += leaf_hashes(piece)
+            self.size += len(piece)
+            end = len(bundle) if start == len(entries) else offset + _bundle_bytes(piece)
+            self._bundle.append(bundle[offset:end])
+            offset = end
+            if len(row) == WIDTH:
+                self._full_bundle(Tile(-1, self.size // WIDTH - 1, WIDTH), self._bundle)
+                self._bundle.clear()
+                self._close(0)
 
     def edge(self) -> list[tuple[Tile, bytes]]:
         """The partial tiles on the right edge, with their bytes."""
@@ -178,29 +213,31 @@ class TileBuilder:
             LogDamaged: they are not all there. The caller compares the root, and rebuilds.
         """
         reader = TileReader(directory, size)
-        self.frontier = Frontier(size, peaks(reader, size))
+        self.size = size
         for tile in partial_tiles_of(size):
             if tile.level < 0:
-                self._entries = _read_bundle(directory, tile)
+                self._bundle = [format_bundle(_read_bundle(directory, tile))]
             else:
                 row = reader.hashes(tile.level, tile.index)
                 hashes = (row[i : i + HASH_BYTES] for i in range(0, len(row), HASH_BYTES))
                 self._row(tile.level).extend(hashes)
 
     def _content(self, level: int) -> bytes:
-        return format_bundle(self._entries) if level < 0 else b"".join(self._row(level))
+        return b"".join(self._bundle if level < 0 else self._row(level))
 
     def _row(self, level: int) -> list[bytes]:
         while len(self._rows) <= level:
             self._rows.append([])
         return self._rows[level]
 
-    def _push(self, level: int, index: int, value: bytes) -> None:
-        row = self._row(level)
-        row.append(value)
-        if len(row) == WIDTH:
-            self._full(Tile(level, index // WIDTH, WIDTH), b"".join(row))
-            row.clear()
+    def _close(self, level: int) -> None:
+        """Hand out the full tile of this level, and put its root into the one above."""
+        row, above = self._row(level), self._row(level + 1)
+        self._full(Tile(level, (self.size >> 8 * (level + 1)) - 1, WIDTH), b"".join(row))
+        above.append(complete_root(row))
+        row.clear()
+        if len(above) == WIDTH:
+            self._close(level + 1)
 
 
 def write_tile(directory: Path, tile: Tile, data: bytes) -> None:

@@ -8,6 +8,7 @@ Read next: verify.py.
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .findings import Collector
@@ -35,21 +36,32 @@ class TreeChecker:
         self._earlier = [(_EARLIER_STEP, "given", tree) for tree in (earlier,) if tree]
         self._earlier += [(_COSIGNED_STEP, "that a witness cosigned", tree) for tree in cosigned]
         self._files = _tile_files(directory)
-        self._builder = TileBuilder(self._check_tile)
+        self._builder = TileBuilder(self._check_tile, self._check_bundle)
         self._lost: int | None = None
         self._roots: dict[int, bytes] = {0: EMPTY_ROOT}
         self._wanted = {c.size for c in (signed, earlier, *cosigned) if c is not None}
 
-    def leaf(self, index: int, entry: bytes | None) -> None:
-        """Take the next leaf; None if it is lost, after which the tree cannot be rebuilt."""
+    def leaves(self, entries: Sequence[bytes], bundle: bytes | None = None) -> None:
+        """Take the next leaves; `bundle` is `format_bundle(entries)`, if the caller has it."""
         if self._lost is not None:
             return
-        if entry is None:
-            self._lost = index
+        builder, start = self._builder, 0
+        end = builder.size + len(entries)
+        wanted = sorted(size for size in self._wanted if builder.size < size <= end)
+        if not wanted:
+            builder.extend(entries, bundle)
             return
-        self._builder.append(entry)
-        if self._builder.size in self._wanted:
-            self._roots[self._builder.size] = self._builder.frontier.root()
+        for size in [*wanted, end]:
+            stop = start + size - builder.size
+            builder.extend(entries[start:stop])
+            if size in self._wanted:
+                self._roots[size] = builder.frontier.root()
+            start = stop
+
+    def lost(self, index: int) -> None:
+        """Take note that a leaf is lost, after which the tree cannot be rebuilt."""
+        if self._lost is None:
+            self._lost = index
 
     def finish(self) -> None:
         """Check the roots, the right edge, and that no tile is missing or left over."""
@@ -103,6 +115,23 @@ class TreeChecker:
             self._compare(tile, name, data)
         self._check_partials(tile.level, tile.index, data)
 
+    def _check_bundle(self, tile: Tile, pieces: Sequence[bytes]) -> None:
+        """As `_check_tile`, for a full bundle; its pieces are only joined where one differs."""
+        name = tile.path()
+        if name + ".p" in self._files.partial or not self._holds(name, pieces):
+            self._check_tile(tile, b"".join(pieces))
+        else:
+            self._files.discard(name)
+            self._found.count("bundles")
+
+    def _holds(self, name: str, pieces: Sequence[bytes]) -> bool:
+        """Whether a file holds these bytes and no others."""
+        if name not in self._files:
+            return False
+        with suppress(FileNotFoundError), open(f"{self._directory}/{name}", "rb") as file:  # noqa: PTH123
+            return all(file.read(len(piece)) == piece for piece in pieces) and not file.read(1)
+        return False
+
     def _check_partials(self, level: int, index: int, data: bytes) -> None:
         folder = Tile(level, index, WIDTH).path() + ".p"
         if folder not in self._files.partial:
@@ -118,7 +147,8 @@ class TreeChecker:
 
     def _compare(self, tile: Tile, name: str, expected: bytes) -> None:
         try:
-            found = (self._directory / name).read_bytes()
+            with open(f"{self._directory}/{name}", "rb", buffering=0) as file:  # noqa: PTH123  quick
+                found = file.read()
         except FileNotFoundError:
             return  # a living writer replaced it since; what must be there is checked at the end
         self._found.count("bundles" if tile.level < 0 else "tiles")

@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +104,9 @@ def started(
             process.kill()
 
 
-def gateway(home: Path, app: str = "services.gateway:Gateway", **settings: str) -> object:
+def gateway(
+    home: Path, app: str = "services.gateway:Gateway", **settings: str
+) -> AbstractContextManager[Started]:
     """The gateway in its own process, on free ports."""
     port, grpc_port = free_port(), free_port()
     return started(

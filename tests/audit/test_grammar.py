@@ -1,0 +1,111 @@
+"""A decision told by its form: exactly those that parsing would accept, with the same values."""
+
+import random
+
+import orjson
+import pytest
+from hypothesis import given
+
+from audit.canonical import is_canonical
+from audit.grammar import DecisionForms
+from audit.record import Decision, encode, field_names
+from tests.audit.anyevents import entries
+from tests.audit.worlds import decision
+
+PLAIN = encode(decision(7))
+
+
+def said(*entries):
+    return DecisionForms().match(entries)
+
+
+def parsed(entry):
+    """What a form must say of an entry; None if parsing would not accept it as a decision."""
+    try:
+        body = orjson.loads(entry)
+    except orjson.JSONDecodeError:
+        return None
+    good = isinstance(body, dict) and is_canonical(entry) and body.get("type") == "decision"
+    if not good or body.keys() != field_names(Decision) or body["schema"] != 2:
+        return None
+    values = [body[name] for name in ("id", "instance", "seq", "time_us")]
+    if [type(value) for value in values] != [str, str, int, int] or body["seq"] < 1:
+        return None
+    return tuple(str(value).encode() for value in values)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"label": None, "label_counts": {}, "score": None, "threshold": None, "sealed": None},
+        {"slot": None, "experiment": None, "arm_served": None, "propensity": None},
+        {"seq": 1, "epoch": 0, "latency_us": {"queue": 0, "infer": 0, "total": 10**14}},
+    ],
+)
+def test_decisions_as_gateways_write_them_are_told_by_their_form(changes):
+    entry = encode(decision(**{"seq": 7} | changes))
+    assert said(entry) == [parsed(entry)]
+    assert parsed(entry) is not None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"seq":7', b'"seq":07'),
+        (b'"seq":7', b'"seq":0'),
+        (b'"seq":7', b'"seq":-7'),
+        (b'"seq":7', b'"seq":7.0'),
+        (b'"seq":7', b'"seq":"7"'),
+        (b'"seq":7', b'"seq": 7'),
+        (b'"epoch":1', b'"epoch":1.5'),
+        (b'"epoch":1', b'"epoch":9007199254740993'),
+        (b'"device":"cpu"', b'"device":"c\\u0070u"'),
+        (b'"device":"cpu"', b'"device":"c\tpu"'),
+        (b'"device":"cpu"', b'"device":"c\xffpu"'),
+        (b'"device":"cpu"', b'"device":7'),
+        (b'"device":"cpu"', b'"device":null'),
+        (b'"rows":1', b'"rows":null'),
+        (b'"schema":2', b'"schema":3'),
+        (b'"schema":2', b'"schema":1'),
+        (b'"selected":false', b'"selected":0'),
+        (b'"instance":"0000000a"', b'"instance":7'),
+        (b'"label_counts":{">50K":1}', b'"label_counts":{"b":1,"a":1}'),
+        (b'"route":"income",', b""),
+        (b'"route":"income",', b'"route":"income","route":"income",'),
+        (b'"rows":1,"runtime":"onnxruntime"', b'"runtime":"onnxruntime","rows":1'),
+        (b'"version":"1"}', b'"version":"1"}\n'),
+        (b'"version":"1"}', b'"version":"1","x":1}'),
+        (b'{"arm_assigned"', b' {"arm_assigned"'),
+    ],
+)
+def test_what_is_no_canonical_decision_is_left_to_parsing(old, new):
+    entry = PLAIN.replace(old, new)
+    assert entry != PLAIN
+    assert said(entry) == [None]
+    assert said(PLAIN, entry, PLAIN) == [parsed(PLAIN), None, parsed(PLAIN)]
+
+
+def test_random_changes_are_judged_as_parsing_judges_them():
+    source, forms = random.Random(5), DecisionForms()
+    forms.match([PLAIN])
+    for _ in range(20_000):
+        entry = bytearray(PLAIN)
+        for _ in range(source.randrange(1, 4)):
+            entry[source.randrange(len(entry))] = source.choice(b'0123789af"\\{}[]:, \n.-\x80z')
+        (found,) = forms.match([bytes(entry)])
+        assert found is None or found == parsed(bytes(entry))
+
+
+@given(entries(min_size=1))
+def test_a_form_never_says_more_than_parsing(made):
+    for entry in made:
+        (found,) = said(entry)
+        assert found is None or found == parsed(entry)
+
+
+def test_many_heads_are_told_apart():
+    made = [encode(decision(n, arm_served=f"arm {n % 12}")) for n in range(1, 200)]
+    forms = DecisionForms()
+    assert forms.match(made) == [parsed(entry) for entry in made]
+    assert forms.match(made[:1]) == [parsed(made[0])]
