@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from .boundary import CARRY_SUFFIX, Boundary
 from .errors import LogDamaged
 from .findings import Collector
 from .frames import (
@@ -38,7 +39,15 @@ class WalLeaves:
         watermark: how far the payload files had grown at the last whole group.
     """
 
-    def __init__(self, directory: Path, found: Collector, *, signed_size: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        found: Collector,
+        *,
+        signed_size: int,
+        boundary: Boundary | None = None,
+    ) -> None:
+        """`boundary` is where a pruned log begins."""
         self._directory = directory
         self._found = found
         self._signed_size = signed_size
@@ -46,7 +55,9 @@ class WalLeaves:
             not (directory / "wal").exists() and not (directory / MARKER_NAME).exists()
         )
         self._marker = None if self._tiles_only else self._read_marker()
-        self.count = 0
+        self._first = 0 if boundary is None else boundary.first_leaf
+        self._kept_from = 0 if boundary is None else boundary.record.kept_from
+        self.count = self._first
         self.watermark = Watermark()
 
     def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
@@ -54,7 +65,7 @@ class WalLeaves:
             self._found.note("there is no write-ahead log: the leaves come from the entry bundles")
             yield from self._from_bundles(self._signed_size)
             return
-        parts = [part for part in segments(self._directory) if part[0] <= self._last_segment()]
+        parts = self._parts()
         for first, path in parts:
             if first > self.count:
                 self._report_missing(first)
@@ -73,6 +84,18 @@ class WalLeaves:
                 leaf=self.count,
             )
             yield from self._from_bundles(known)
+
+    def _parts(self) -> list[tuple[int, Path]]:
+        """The segments that count, without what an interrupted pruning left over."""
+        parts = [
+            (first, path)
+            for first, path in segments(self._directory)
+            if first <= self._last_segment() and (first == self._first or first >= self._kept_from)
+        ]
+        carry = self._directory / "wal" / f"{self._first:020d}{CARRY_SUFFIX}"
+        if carry.exists() and parts[:1] and parts[0][0] > self._first:
+            parts.insert(0, (self._first, carry))
+        return parts
 
     def _last_segment(self) -> int:
         """The last one that counts: a living writer may have begun another since."""

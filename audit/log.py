@@ -23,6 +23,7 @@ from typing import NamedTuple
 from .blobs import Blobs, Payload
 from .errors import AuditError, LogLocked
 from .files import FileLayer, OsFiles, make_directory
+from .frames import Watermark
 from .keys import Keyring
 from .marker import Position
 from .note import Checkpoint
@@ -190,6 +191,24 @@ class Log:
     def destroy_slots(self, numbers: Sequence[int]) -> int:
         """Destroy the keys in these slots (writer's thread); how many were live."""
         return self._blobs.destroy_slots(numbers)
+
+    def live_slots(self) -> list[int]:
+        """The numbers of all live key slots (writer's thread)."""
+        return self._blobs.live_slots()
+
+    def payload_mark(self) -> Watermark:
+        """How far the payload files have grown, durably (writer's thread)."""
+        return self._blobs.watermark
+
+    def roll(self) -> int:
+        """End the segments being written (writer's thread); the first leaf of the next one.
+
+        Raises:
+            LogUnavailable: the disk refused; appending goes on.
+        """
+        self._blobs.roll()
+        self._wal.roll()
+        return self._wal.position.leaves
 
     def prepare(self) -> None:
         """Have the next checkpoint's tiles made as far as they can be; `publish` does the rest.
