@@ -27,12 +27,13 @@ from .blobs import (
     blob_segments,
     parse_record_header,
 )
-from .boundary import path_to_peak, read_boundary
+from .boundary import read_boundary
 from .canonical import JSON, loads
 from .completeness import Completeness
 from .erasing import Standing
 from .events import Carried
 from .frames import Watermark
+from .frontier import path_to_peak
 from .merkle import HashReader
 from .payloads import slot_of
 from .reader import LogReader
@@ -104,7 +105,7 @@ def carry_over(
         Carried(
             id=new_id(),
             time_us=time_us,
-            leaf=one.leaf,
+            was_leaf=one.leaf,
             record=one.record,
             first_leaf=first_leaf,
             path=[
@@ -188,7 +189,7 @@ def _count(numbers: Completeness, seen: dict[str, None], body: Any) -> None:
 
 def _unwrapped(leaf: int, body: Any) -> _Found:
     if body["type"] == "carried":
-        return _Found(body["leaf"], body["record"], [*map(bytes.fromhex, body["path"])])
+        return _Found(body["was_leaf"], body["record"], [*map(bytes.fromhex, body["path"])])
     return _Found(leaf, body, [])
 
 

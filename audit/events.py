@@ -308,12 +308,12 @@ class Counters(Event):
 class Carried(Event):
     """A record that pruning takes from its place, repeated because it is still in force.
 
-    `path` are the hashes (hex) beside the way from leaf `leaf` up to its subtree in the frontier of
-    the first `first_leaf` leaves, which the `pruned` record after this one states.
+    `path` are the hashes (hex) beside the way from leaf `was_leaf` up to its subtree in the
+    frontier of the first `first_leaf` leaves, which the `pruned` record after this one states.
     """
 
     type: ClassVar[str] = "carried"
-    leaf: int
+    was_leaf: int
     record: dict[str, JSON]
     first_leaf: int
     path: list[str]

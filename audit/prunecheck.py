@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .boundary import CHECKPOINTS_NAME, PRUNED_NAME, Boundary, fold, peak_of, read_boundary
+from .boundary import CHECKPOINTS_NAME, PRUNED_NAME, Boundary, read_boundary
 from .canonical import dumps
 from .completeness import Completeness
 from .errors import EventInvalid, LogDamaged, NoteError
 from .findings import Collector
+from .frontier import fold, peak_of
 from .merkle import leaf_hash
 from .note import Checkpoint, VerifierKey, open_checkpoint
 from .record import as_mapping
@@ -93,7 +94,11 @@ class PruningChecker:
         """A `carried` record; what it repeats, if that is well-formed."""
         boundary = self._boundary
         try:
-            record, leaf, path = body["record"], body["leaf"], [*map(bytes.fromhex, body["path"])]
+            record, leaf, path = (
+                body["record"],
+                body["was_leaf"],
+                [*map(bytes.fromhex, body["path"])],
+            )
             if boundary is not None and body["first_leaf"] == boundary.first_leaf:
                 place = peak_of(leaf, boundary.first_leaf)
                 root = fold(leaf, leaf_hash(dumps(record)), path)

@@ -16,7 +16,6 @@ from .boundary import (
     CHECKPOINTS_NAME,
     Boundary,
     read_boundary,
-    rows_at,
     settle,
     write_boundary,
 )
@@ -26,6 +25,7 @@ from .errors import LogDamaged
 from .events import Pruned
 from .files import fsync_directory, make_directory, replace_file
 from .frames import format_frame, format_segment_header, segments
+from .frontier import rows_at
 from .marker import read_marker
 from .note import parse_checkpoint
 from .tiles import WIDTH, Tile, TileReader
@@ -60,7 +60,8 @@ def newest_segment_began(directory: Path) -> int | None:
     cursor = WalCursor(directory)
     cursor.seek(first)
     body = loads(next(cursor.frames(upto)).entries()[0])
-    return int(body["time_us"]) if isinstance(body, dict) else None
+    time_us = body.get("time_us") if isinstance(body, dict) else None
+    return time_us if isinstance(time_us, int) else None
 
 
 def prune_files(

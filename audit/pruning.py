@@ -21,27 +21,31 @@ Source: docs/adr/0016-retention.md.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .boundary import peaks_of, read_boundary, rows_at, write_boundary
+from .boundary import read_boundary, write_boundary
+from .canonical import JSON
 from .carrying import carry_over, slots_in_use
 from .erasing import Erasing, Standing
 from .errors import EventInvalid, NotPrunable
 from .events import Carried, Pruned
 from .frames import Watermark
+from .frontier import peaks_of, rows_at
 from .log import Log
 from .merkle import Frontier, consistency_proof, verify_consistency
 from .notary import Notary
 from .note import Checkpoint, parse_checkpoint
 from .prunefiles import first_payloads, newest_segment_began, prune_files
+from .pruneplan import Plan, Situation, make_plan
 from .reader import LogReader
 from .record import new_id, now_us
-from .retention import KEEP, Plan, Retention, Situation, make_plan
+from .retention import KEEP, Retention
 from .tiles import TileReader
 
-__all__ = ["PrunedNow", "Pruning"]
+__all__ = ["PRUNES", "PrunedNow", "Pruning"]
 
 _LOGGER = logging.getLogger("weighbridge.audit")
+PRUNES = ("prune", "plan")
 _MAX_TEXT = 1024
 _SHORTEST_US = 1_000_000
 
@@ -150,6 +154,22 @@ class Pruning:
         except NotPrunable as why:
             _LOGGER.info("%s", why)
             return None
+
+    async def answer(self, asked: Mapping[str, Any]) -> dict[str, JSON]:
+        """What another process asks for: {"do": "prune" or "plan", "due_only", "roll", …}.
+
+        A "plan" gives the plan; a "prune" names "actor" and "reason", too, and gives what it did.
+
+        Raises:
+            EventInvalid, NotPrunable, LogUnavailable, LogDamaged: as `prune`.
+        """
+        due_only = asked.get("due_only") is True
+        if asked["do"] == "plan":
+            return (await self.plan(due_only=due_only)).body()
+        if asked.get("roll") is True:
+            await self.roll()
+        actor, reason = str(asked.get("actor", "")), str(asked.get("reason", ""))
+        return (await self.prune(actor=actor, reason=reason, due_only=due_only))._asdict()
 
     async def roll(self) -> int:
         """End the segment being written, so that it may go; the first leaf of the next one."""

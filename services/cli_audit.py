@@ -27,6 +27,7 @@ from audit.verify import verify_log
 from .accessed import Actor, Reason, record_access
 from .cli_erase import erase, hold, release
 from .cli_export import export
+from .cli_prune import prune
 from .cli_query import add_queries, open_reader
 from .cli_replay import replay
 from .masterkey import load_keyring
@@ -37,7 +38,7 @@ __all__ = ["audit"]
 
 audit = typer.Typer(no_args_is_help=True, help="Read, prove and verify the audit log.")
 audit.command("export")(export)
-for _command in (erase, hold, release, replay):
+for _command in (erase, hold, prune, release, replay):
     audit.command()(_command)
 console = Console()
 _IN_FLIGHT_S = 30.0

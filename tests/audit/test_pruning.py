@@ -113,7 +113,7 @@ async def test_what_is_in_force_is_carried_over_with_proof(tmp_path, ring) -> No
         carried = [entry.event for entry in entries if isinstance(entry.event, Carried)]
         kinds = {type(original(event)) for event in carried}
         assert kinds == {Epoch, ModelRegistered, AssignmentConfig, LegalHold}
-        assert {event.leaf for event in carried} == {0, 3, 4, 5}  # as when they were recorded
+        assert {event.was_leaf for event in carried} == {0, 3, 4, 5}  # as when they were recorded
         with pytest.raises(HoldStands, match="case 12"):
             await log.erasing.erase("cc" * 16, **WHY)
     async with living(tmp_path, ring) as log:
