@@ -35,6 +35,7 @@ __all__ = [
     "CHECKPOINTS_NAME",
     "PRUNED_NAME",
     "Boundary",
+    "current_segments",
     "first_leaf",
     "pruned_leaf",
     "read_boundary",
@@ -160,6 +161,18 @@ def pruned_leaf(directory: Path, leaf: int) -> LeafPruned | None:
         f"could not read leaf {leaf}: the leaves before {boundary.first_leaf} were pruned, as "
         f"leaf {boundary.leaf} says"
     )
+
+
+def current_segments(directory: Path, boundary: Boundary | None) -> list[tuple[int, Path]]:
+    """The segments that count, in order, without what an interrupted pruning left over."""
+    if boundary is None:
+        return segments(directory)
+    begin, kept_from = boundary.first_leaf, boundary.record.kept_from
+    found = [part for part in segments(directory) if part[0] == begin or part[0] >= kept_from]
+    carry = directory / "wal" / f"{begin:020d}{CARRY_SUFFIX}"
+    if carry.exists() and found[:1] and found[0][0] > begin:
+        found.insert(0, (begin, carry))
+    return found
 
 
 def settle(directory: Path) -> int:

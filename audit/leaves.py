@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from .boundary import CARRY_SUFFIX, Boundary
+from .boundary import Boundary, current_segments
 from .errors import LogDamaged
 from .findings import Collector
 from .frames import (
@@ -55,9 +55,8 @@ class WalLeaves:
             not (directory / "wal").exists() and not (directory / MARKER_NAME).exists()
         )
         self._marker = None if self._tiles_only else self._read_marker()
-        self._first = 0 if boundary is None else boundary.first_leaf
-        self._kept_from = 0 if boundary is None else boundary.record.kept_from
-        self.count = self._first
+        self._boundary = boundary
+        self.count = 0 if boundary is None else boundary.first_leaf
         self.watermark = Watermark()
 
     def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
@@ -86,16 +85,9 @@ class WalLeaves:
             yield from self._from_bundles(known)
 
     def _parts(self) -> list[tuple[int, Path]]:
-        """The segments that count, without what an interrupted pruning left over."""
-        parts = [
-            (first, path)
-            for first, path in segments(self._directory)
-            if first <= self._last_segment() and (first == self._first or first >= self._kept_from)
-        ]
-        carry = self._directory / "wal" / f"{self._first:020d}{CARRY_SUFFIX}"
-        if carry.exists() and parts[:1] and parts[0][0] > self._first:
-            parts.insert(0, (self._first, carry))
-        return parts
+        """The segments that count."""
+        found = current_segments(self._directory, self._boundary)
+        return [(first, path) for first, path in found if first <= self._last_segment()]
 
     def _last_segment(self) -> int:
         """The last one that counts: a living writer may have begun another since."""

@@ -87,7 +87,7 @@ class Log:
         files = files or OsFiles()
         make_directory(directory)
         with ExitStack() as undo:
-            lock = _take_lock(directory)
+            lock = take_lock(directory)
             undo.callback(os.close, lock)
             signed = load_checkpoint(directory, signer.verifier_key)
             wal = Wal.open(
@@ -234,7 +234,12 @@ class Log:
         os.close(self._lock)
 
 
-def _take_lock(directory: Path) -> int:
+def take_lock(directory: Path) -> int:
+    """Become the writer of the log; closing the descriptor ends it.
+
+    Raises:
+        LogLocked: another process is.
+    """
     fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

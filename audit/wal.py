@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .appendfile import AppendFile
-from .boundary import settle
+from .boundary import current_segments, read_boundary, settle
 from .errors import LogDamaged, LogUnavailable
 from .files import FileLayer, make_directory, replace_file
 from .frames import (
@@ -129,7 +129,12 @@ class Wal:
         first = settle(directory)  # a pruning that was interrupted
         if acknowledged == 0 and not segments(directory):
             _create_segment(directory, 0)
-        return cls(directory, _recover(directory, acknowledged, first), files, segment_bytes)
+        return cls(
+            directory,
+            _recover(directory, acknowledged, first, segments(directory)),
+            files,
+            segment_bytes,
+        )
 
     def ready(self, entries: Sequence[bytes]) -> bool:
         """Whether `steps` can take `entries` without waiting for the disk but to sync."""
@@ -238,12 +243,27 @@ def _create_segment(directory: Path, first: int) -> None:
     replace_file(directory / "wal" / segment_name(first), format_segment_header(first))
 
 
-def _recover(directory: Path, acknowledged: int, begins: int = 0) -> _Tail:
+def foresee(directory: Path, *, signed_leaves: int) -> tuple[Position, Watermark, Cut | None]:
+    """What opening would find: the end of what may be believed, and what it would cut off.
+
+    Raises:
+        LogDamaged: opening would refuse.
+    """
+    acknowledged = max(signed_leaves, recover_marker(directory).leaves)
+    boundary = read_boundary(directory)
+    begins = 0 if boundary is None else boundary.first_leaf
+    found = current_segments(directory, boundary)
+    tail = _recover(directory, acknowledged, begins, found)
+    return tail.position, tail.watermark, tail.cut
+
+
+def _recover(
+    directory: Path, acknowledged: int, begins: int, found: list[tuple[int, Path]]
+) -> _Tail:
     """Rule 3: read everything, find the end of what may be believed, change nothing.
 
-    The log begins at leaf `begins`.
+    The log begins at leaf `begins`; `found` are its segments.
     """
-    found = segments(directory)
     if not found:
         expected = f"segments with {acknowledged} acknowledged records"
         raise LogDamaged(directory / "wal", offset=None, expected=expected, found="none")

@@ -142,6 +142,7 @@ class Telemetry:
             self._loggers.add_log_record_processor(
                 BatchLogRecordProcessor(logs, max_export_batch_size=_batch_size("BLRP"))
             )
+        self.traced = 0  # answers that have a span
         self._finished: list[tuple[TraceIds, Span]] = []
         self._later: asyncio.TimerHandle | None = None
         self._bound = _ratio_bound(self._tracers.sampler)
@@ -187,6 +188,7 @@ class Telemetry:
     def _build(self, ids: TraceIds, span: Span) -> None:
         if self._spans is None:
             return
+        self.traced += "weighbridge.decision" in span.attributes
         state = TraceState.from_header([ids.state]) if ids.state else None
         own = SpanContext(
             ids.trace_id, ids.span_id, is_remote=False, trace_flags=_SAMPLED, trace_state=state

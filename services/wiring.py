@@ -47,6 +47,7 @@ from .router import Router
 from .rpc import Servicer
 from .settings import Settings
 from .settling import settle_memory
+from .tally import Tally
 from .telemetry import Telemetry
 from .witnesses import parse_witnesses, summary
 
@@ -179,6 +180,8 @@ class House:
             durability=settings.durability,
             policy=parse_policy(settings.payloads, settings.payload_bytes),
         )
+        self.tally = Tally(self.notary, self.recorder)
+        self._stack.push_async_callback(self.tally.close)
         self._stack.push_async_callback(self.recorder.close)
         await self.notary.append(
             Epoch(
@@ -209,6 +212,8 @@ class House:
         settings = self.settings
         metrics = self.metrics = Metrics()
         self._stack.callback(metrics.flush)
+        metrics.recorded = lambda: (self.recorder.instance, self.recorder.recorded)
+        self.tally.start(answered=lambda: metrics.answered, traced=lambda: self.telemetry.traced)
         self.guard = guard = await open_guard(settings, metrics.refused)
         self._stack.push_async_callback(guard.close)
         gate = RpcGate(guard, status_of) if gated(settings) else None
