@@ -38,6 +38,7 @@ __all__ = [
     "current_segments",
     "first_leaf",
     "pruned_leaf",
+    "pruned_words",
     "read_boundary",
     "settle",
     "write_boundary",
@@ -160,6 +161,17 @@ def pruned_leaf(directory: Path, leaf: int) -> LeafPruned | None:
     return LeafPruned(
         f"could not read leaf {leaf}: the leaves before {boundary.first_leaf} were pruned, as "
         f"leaf {boundary.leaf} says"
+    )
+
+
+def pruned_words(directory: Path) -> str:
+    """What to add when something is not found: that the log was pruned, if it was."""
+    boundary = read_boundary(directory)
+    if boundary is None:
+        return ""
+    return (
+        f"; the leaves before {boundary.first_leaf} were pruned, as leaf {boundary.leaf} says, "
+        "and it may have been among them"
     )
 
 

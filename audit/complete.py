@@ -2,7 +2,7 @@
 
     1  the log verifies, and the later checkpoint extends the earlier one   (verify.py)
     2  of each gateway process every number is a decision's or a gap's, up to the highest one that
-       a decision, a gap or a `counters` record of it speaks of
+       a decision, a gap or its last `counters` record speaks of
     3  what the process counted is in the log: at each `counters` record at least as many decisions
        as it had recorded; recorded and refused are what was handed out; answered is no more than
        recorded, and traced no more than answered
@@ -210,7 +210,8 @@ class _Counting:
 
     def _counters(self, leaf: int, body: dict[str, Any], one: InstanceCount | None) -> None:
         name, seq, recorded = str(body["instance"]), body["seq"], body["recorded"]
-        self._numbers.claim(name, seq, body["time_us"])
+        if body["final"]:  # else some may have been on their way for ever
+            self._numbers.claim(name, seq, body["time_us"])
         if one is None:
             return
         one.counted = {field: body[field] for field in _COUNTED}

@@ -2,8 +2,8 @@
 
 Each gateway process numbers its answers 1, 2, 3, … A number is accounted for by the decision that
 carries it, or by a `gap` event that says why an answer was refused. Anything else is missing: an
-answer may have left without a record. A `counters` event says how many numbers were handed out, so
-that missing ones after the last one on record show, too.
+answer may have left without a record. The last `counters` event of a process says how many numbers
+it handed out, so that missing ones after the last one on record show, too.
 Rule: pure; fed with events in log order; memory is proportional to what is out of order.
 Read next: verify.py.
 """

@@ -113,7 +113,8 @@ class ContentChecker:
                 _EVENT_STEP, "its instance, number or time is malformed", leaf=index
             )
         elif body["type"] == "counters":
-            self.completeness.claim(instance, numbers[0], body["time_us"])
+            if body["final"] is True:  # else some may have been on their way for ever
+                self.completeness.claim(instance, numbers[0], body["time_us"])
         elif len(numbers) == 2:
             self.completeness.gap(instance, *numbers)
         elif not self.completeness.decision(instance, numbers[0], body["time_us"]):

@@ -168,6 +168,7 @@ class Pruning:
             return (await self.plan(due_only=due_only)).body()
         if asked.get("roll") is True:
             await self.roll()
+            await self._notary.checkpoint()
         actor, reason = str(asked.get("actor", "")), str(asked.get("reason", ""))
         return (await self.prune(actor=actor, reason=reason, due_only=due_only))._asdict()
 

@@ -15,6 +15,7 @@ import orjson
 import typer
 from rich.console import Console
 
+from audit.boundary import pruned_words
 from audit.complete import check_complete
 from audit.errors import NotFound
 from audit.index import Index
@@ -56,7 +57,7 @@ def _leaf(reader: LogReader, decision: str) -> int:
     with Index(reader.directory) as index:
         leaf = index.find(decision)
     if leaf is None:
-        raise NotFound(f"the log holds no decision {decision}")
+        raise NotFound(f"the log holds no decision {decision}{pruned_words(reader.directory)}")
     return leaf
 
 
@@ -128,6 +129,7 @@ def check(
 
 @audit.command()
 def verify(
+    *,
     log: Log = None,
     public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")] = "",
     earlier: Annotated[
