@@ -14,7 +14,7 @@ Read next: completeness.py (the numbers), services/tally.py (who counts).
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 from .boundary import read_boundary
 from .canonical import loads
 from .completeness import Completeness, Missing
+from .cosignature import CosignerKey
 from .errors import DecodeError
 from .findings import Findings
 from .note import VerifierKey, open_checkpoint
@@ -126,6 +127,7 @@ def check_complete(
     since: str | None = None,
     metrics: Mapping[str, int] | None = None,
     in_flight_s: float = 0.0,
+    witnesses: Sequence[CosignerKey] = (),
 ) -> Completed:
     """Check that no answer is missing between two checkpoints.
 
@@ -135,12 +137,19 @@ def check_complete(
         since: the earlier checkpoint, a signed note; from the beginning if None.
         metrics: what gateway processes say that they recorded, by instance.
         in_flight_s: as verify_log's.
+        witnesses: as verify_log's.
 
     Raises:
         NoteError: a checkpoint is not signed by this key.
         NotFound, LogDamaged, DecodeError: the log cannot be read that far.
     """
-    findings = verify_log(directory, key, earlier_checkpoint=since, in_flight_s=in_flight_s)
+    findings = verify_log(
+        directory,
+        key,
+        earlier_checkpoint=since,
+        in_flight_s=in_flight_s,
+        witnesses=witnesses,
+    )
     reader = LogReader(directory)
     end = open_checkpoint(reader.checkpoint(), key).size
     start = 0 if since is None else open_checkpoint(since, key).size

@@ -137,6 +137,8 @@ def make_plan(directory: Path, at: Situation) -> Plan:
     for (first, path), (end, _) in pairwise(parts):
         if end > upto.leaves:
             break
+        if at.due_only and not _may_be_due(directory, at, first, upto):
+            break  # nor is what follows, which is younger: so a regular look reads next to nothing
         segment = _judge(
             at, _records(directory, first, end, upto), first, end, length=path.stat().st_size
         )
@@ -148,6 +150,13 @@ def make_plan(directory: Path, at: Situation) -> Plan:
             kept_from, until_us = end, newest
     first_kept = max(kept_from // WIDTH * WIDTH, begin)
     return Plan(begin, first_kept, kept_from, tuple(looked), until_us)
+
+
+def _may_be_due(directory: Path, at: Situation, first: int, upto: Position) -> bool:
+    """Whether the first record of a segment, its oldest, can have passed a ceiling."""
+    _, body = next(_records(directory, first, first + 1, upto))
+    oldest: int = body["time_us"]
+    return oldest + at.policy.shortest_ceiling_us <= max(at.now_us, at.next_us)
 
 
 def _judge(

@@ -27,7 +27,7 @@ from .boundary import read_boundary, write_boundary
 from .canonical import JSON
 from .carrying import carry_over, slots_in_use
 from .erasing import Erasing, Standing
-from .errors import EventInvalid, NotPrunable
+from .errors import EventInvalid, LogUnavailable, NotPrunable
 from .events import Carried, Pruned
 from .frames import Watermark
 from .frontier import peaks_of, rows_at
@@ -207,9 +207,15 @@ class Pruning:
         return True
 
     async def _deed(self, leaf: int, event: Pruned, note: str) -> int:
-        boundary = await asyncio.to_thread(prune_files, self._directory, leaf, event, note)
-        keys = await self._destroy_unused(event.first_payloads)
-        await asyncio.to_thread(write_boundary, self._directory, boundary)
+        try:
+            boundary = await asyncio.to_thread(prune_files, self._directory, leaf, event, note)
+            keys = await self._destroy_unused(event.first_payloads)
+            await asyncio.to_thread(write_boundary, self._directory, boundary)
+        except OSError as exc:
+            raise LogUnavailable(
+                f"could not remove what leaf {leaf} says that is pruned: {exc}; the next pruning "
+                "or start goes on"
+            ) from exc
         return keys
 
     async def _destroy_unused(self, first_payloads: int) -> int:

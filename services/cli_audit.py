@@ -155,6 +155,7 @@ def verify(
     trusted = public_key or str(load_keyring(chosen).verifier_key(chosen.origin))
     # A living gateway has answers under way whose numbers are not on disk yet.
     in_flight_s = _IN_FLIGHT_S if has_writer(reader.directory) else 0.0
+    witnesses = [address.key for address in parse_witnesses(chosen.witnesses)]
     if complete:
         counted = check_complete(
             reader.directory,
@@ -162,6 +163,7 @@ def verify(
             since=since.read_text(encoding="utf-8") if since else None,
             metrics=read_metrics(metrics),
             in_flight_s=in_flight_s,
+            witnesses=witnesses,
         )
         if as_json:
             print_json(counted.body())
@@ -178,7 +180,7 @@ def verify(
         trusted,
         earlier_checkpoint=earlier.read_text(encoding="utf-8") if earlier else None,
         in_flight_s=in_flight_s,
-        witnesses=[address.key for address in parse_witnesses(chosen.witnesses)],
+        witnesses=witnesses,
     )
     if as_json:
         print_json(findings_body(found))

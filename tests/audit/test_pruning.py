@@ -1,13 +1,22 @@
 """Pruning: whole segments go, what is left proves itself, and a crash at any step is made good."""
 
+import errno
 import shutil
 from itertools import count
 
 import pytest
 
-from audit import pruning
+from audit import prunefiles, pruning
 from audit.boundary import PRUNED_NAME, read_boundary
-from audit.errors import EventInvalid, HoldStands, LeafPruned, LogDamaged, NotFound, NotPrunable
+from audit.errors import (
+    EventInvalid,
+    HoldStands,
+    LeafPruned,
+    LogDamaged,
+    LogUnavailable,
+    NotFound,
+    NotPrunable,
+)
 from audit.events import AssignmentConfig, Carried, Epoch, LegalHold, ModelRegistered, Pruned
 from audit.index import Criteria, Index
 from audit.prove import prove, verify_proof
@@ -253,6 +262,35 @@ async def test_a_crash_at_any_step_is_made_good_at_the_next_start(
         if not crashed:
             break
     assert step > 10
+
+
+@pytest.mark.parametrize("name", ["replace_file", "settle", "write_boundary", "fsync_directory"])
+async def test_a_disk_that_refuses_half_way_is_asked_again(
+    tmp_path, ring, monkeypatch, name
+) -> None:
+    def refuse(*words, **options):
+        raise OSError(errno.ENOSPC, "injected")
+
+    async with living(tmp_path, ring) as log:
+        await old_and_new(log)
+        with monkeypatch.context() as patch:
+            patch.setattr(prunefiles, name, refuse)
+            with pytest.raises(LogUnavailable, match="the next pruning or start goes on"):
+                await log.prune()
+        await log.decide(3, at=10.5)  # it goes on serving meanwhile
+        with pytest.raises(NotPrunable):  # what was begun is finished first
+            await log.prune()
+        assert LogReader(log.directory).first() == 512
+        await log.notary.checkpoint()
+    check_log(tmp_path / "log", key_of(ring))
+
+
+async def test_a_regular_look_reads_nothing_while_nothing_can_be_due(tmp_path, ring) -> None:
+    async with living(tmp_path, ring, "1h..100h") as log:
+        await old_and_new(log)
+        assert (await log.pruning.plan(due_only=True)).segments == ()
+        log.hours = 101
+        assert (await log.pruning.plan(due_only=True)).first_leaf == 512
 
 
 async def test_a_lost_boundary_is_found_again_and_lost_tiles_are_made_again(tmp_path, ring) -> None:
