@@ -78,6 +78,17 @@ def blob_segment_path(directory: Path, number: int) -> Path:
     return directory / "blobs" / f"{number:08d}.seg"
 
 
+def blob_segments(directory: Path) -> list[int]:
+    """The numbers of the payload segments that are there, in order."""
+    names = (path.stem for path in (directory / "blobs").glob("*.seg"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def first_blob_segment(directory: Path) -> int:
+    """The first payload segment that is there; pruning takes them from the front."""
+    return next(iter(blob_segments(directory)), 0)
+
+
 def format_blob_header(number: int) -> bytes:
     """The first 16 bytes of payload segment `number`."""
     head = _SEGMENT.pack(b"WBBLOB1\n", number)
@@ -194,6 +205,10 @@ class Blobs:
         """The numbers of the live key slots of `subject`."""
         return self._subjects.slots_of(subject)
 
+    def live_slots(self) -> list[int]:
+        """The numbers of all live key slots."""
+        return self._subjects.live()
+
     def destroy_slots(self, numbers: Sequence[int]) -> int:
         """Destroy the keys in these slots; how many were live.
 
@@ -204,6 +219,20 @@ class Blobs:
             return self._subjects.destroy_slots(numbers)
         except OSError as exc:
             raise LogUnavailable(f"could not destroy data keys: {exc}") from exc
+
+    def roll(self) -> None:
+        """End the segment being written and begin another, unless it is empty.
+
+        If we crash before a record follows, recovery removes the empty one.
+
+        Raises:
+            LogUnavailable: the disk refused; the segment goes on.
+        """
+        if self._file.size > SEGMENT_HEADER_BYTES:
+            try:
+                self._roll()
+            except OSError as exc:
+                raise LogUnavailable(f"could not begin a payload segment: {exc}") from exc
 
     def close(self) -> None:
         """Release the files."""

@@ -2,12 +2,13 @@
 
 Each gateway process numbers its answers 1, 2, 3, … A number is accounted for by the decision that
 carries it, or by a `gap` event that says why an answer was refused. Anything else is missing: an
-answer may have left without a record.
+answer may have left without a record. The last `counters` event of a process says how many numbers
+it handed out, so that missing ones after the last one on record show, too.
 Rule: pure; fed with events in log order; memory is proportional to what is out of order.
 Read next: verify.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ class _Instance:
     done: int = 0  # every number up to here is accounted for
     ahead: dict[int, int] = field(default_factory=dict)  # number -> time
     gaps: dict[int, int] = field(default_factory=dict)  # first -> last
+    claimed: tuple[int, int] = (0, 0)  # so many numbers were handed out, said when
 
     def advance(self) -> None:
         while True:
@@ -48,6 +50,8 @@ class _Instance:
             if first > reached + 1:
                 yield Missing(name, reached + 1, first - 1, time)
             reached = max(reached, last)
+        if self.claimed[0] > reached:
+            yield Missing(name, reached + 1, *self.claimed)
 
 
 class Completeness:
@@ -58,6 +62,20 @@ class Completeness:
         self.decisions = 0
         self.refused = 0
         self.both: list[tuple[str, int]] = []
+
+    def resume(self, instance: str, through: int, ahead: Iterable[tuple[int, int]]) -> None:
+        """Begin with what was accounted for before the first event: of a pruned log."""
+        state = self._instances.setdefault(instance, _Instance())
+        state.done = max(state.done, through)
+        state.gaps |= dict(ahead)
+        state.advance()
+
+    def state(self) -> dict[str, tuple[int, list[tuple[int, int]]]]:
+        """For each instance up to where all is accounted for, and what beyond; see `resume`."""
+        return {
+            name: (state.done, sorted([(n, n) for n in state.ahead] + list(state.gaps.items())))
+            for name, state in self._instances.items()
+        }
 
     def decision(self, instance: str, seq: int, time_us: int) -> bool:
         """Account for a decision; False if its number was already taken by another one."""
@@ -100,6 +118,11 @@ class Completeness:
         if first <= last:
             state.gaps[first] = max(last, state.gaps.get(first, 0))
             state.advance()
+
+    def claim(self, instance: str, seq: int, time_us: int) -> None:
+        """Account for a count: the instance has handed out the numbers up to `seq`."""
+        state = self._instances.setdefault(instance, _Instance())
+        state.claimed = max(state.claimed, (seq, time_us))
 
     def missing(self) -> list[Missing]:
         """Every range of numbers that nothing accounts for."""

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from .boundary import Boundary
 from .canonical import dumps
 from .completeness import Completeness, Missing
 from .errors import EventInvalid
 from .findings import Collector
 from .grammar import DecisionForms
+from .prunecheck import PruningChecker
 from .record import ALL, field_names
 
 _EVENT_STEP, _COMPLETE_STEP = 6, 7
@@ -36,13 +38,15 @@ class Erased(NamedTuple):
 class ContentChecker:
     """Takes the entries in order, then `finish`."""
 
-    def __init__(self, found: Collector) -> None:
+    def __init__(self, found: Collector, boundary: Boundary | None = None) -> None:
         self._found = found
         self._forms = DecisionForms()
         self._decisions = _Ids()
+        self.pruning = PruningChecker(found, boundary)
         self.last_time_us = 0
         self.erased: list[Erased] = []
         self.completeness = Completeness()
+        self.pruning.resume(self.completeness)
 
     def entries(self, first: int, entries: Sequence[bytes]) -> None:
         """Check the next entries, the first of which is this leaf."""
@@ -90,6 +94,12 @@ class ContentChecker:
             self._decision(index, body)
         elif kind == "erasure":
             self._erasure(index, body)
+        elif kind == "pruned":
+            self.pruning.pruned(index, data, body)
+        elif kind == "carried":
+            self._carried(index, body)
+        elif kind == "counters":
+            self._number(index, body, ("seq",))
         elif kind == "gap":
             self._number(index, body, ("first_seq", "last_seq"))
         time_us = body.get("time_us")
@@ -98,6 +108,7 @@ class ContentChecker:
 
     def finish(self, in_flight_s: float) -> None:
         """Check that nothing is missing."""
+        self.pruning.finish()
         for missing in self.completeness.missing():
             self._missing(missing, in_flight_s)
         for instance, seq in self.completeness.both:
@@ -123,13 +134,22 @@ class ContentChecker:
         except (TypeError, ValueError, AttributeError):
             self._found.problem(_EVENT_STEP, "its id, subject or slots are malformed", leaf=index)
 
+    def _carried(self, index: int, body: dict[str, Any]) -> None:
+        record = self.pruning.carried(index, body)
+        if record is not None and record.get("type") == "erasure":
+            self._erasure(index, record)
+
     def _number(self, index: int, body: dict[str, Any], names: tuple[str, ...]) -> None:
         instance, numbers = body["instance"], [body[name] for name in names]
-        good = all(type(n) is int and n >= 1 for n in numbers) and type(instance) is str
+        least = 0 if body["type"] == "counters" else 1
+        good = all(type(n) is int and n >= least for n in numbers) and type(instance) is str
         if not good or type(body["time_us"]) is not int:
             self._found.problem(
                 _EVENT_STEP, "its instance, number or time is malformed", leaf=index
             )
+        elif body["type"] == "counters":
+            if body["final"] is True:  # else some may have been on their way for ever
+                self.completeness.claim(instance, numbers[0], body["time_us"])
         elif len(numbers) == 2:
             self.completeness.gap(instance, *numbers)
         else:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from .boundary import pruned_leaf
 from .errors import LogDamaged
 from .frames import (
     FRAME_HEADER_BYTES,
@@ -40,6 +41,7 @@ class WalCursor:
         """Go to the group that holds `leaf`, or would.
 
         Raises:
+            LeafPruned: it is not kept any more.
             LogDamaged: the segment is missing or its header is damaged.
         """
         segment = self._segment_of(leaf)
@@ -86,6 +88,9 @@ class WalCursor:
             # Unbuffered: read-ahead could keep bytes that the writer later takes back.
             file = path.open("rb", buffering=0)
         except OSError as exc:
+            gone = pruned_leaf(self._directory, self.leaf)
+            if gone is not None:
+                raise gone from exc
             raise LogDamaged(path, offset=None, expected="a segment", found=str(exc)) from exc
         damage = check_segment_header(file.read(SEGMENT_HEADER_BYTES), self._segment)
         if damage is not None:
@@ -94,7 +99,11 @@ class WalCursor:
         return file
 
     def _segment_of(self, leaf: int) -> int:
-        return max((first for first, _ in segments(self._directory) if first <= leaf), default=0)
+        found = [first for first, _ in segments(self._directory) if first <= leaf]
+        gone = None if found else pruned_leaf(self._directory, leaf)
+        if gone is not None:
+            raise gone
+        return max(found, default=0)
 
     def _damaged(self, damage: Damage) -> LogDamaged:
         path = self._directory / "wal" / segment_name(self._segment)

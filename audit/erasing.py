@@ -11,21 +11,23 @@ Read next: subjects.py (the data keys), seals.py (the keys of sealed parts), soc
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from .errors import EventInvalid, HoldStands, LogUnavailable, NotFound
-from .events import Erasure, Event, LegalHold
+from .events import Erasure, Event, LegalHold, Pruned
 from .index import Index
 from .notary import Notary
 from .reader import LogReader
-from .record import decode, new_id, now_us
+from .record import decode, new_id, now_us, original
 from .seals import Seals, is_erased
 
 __all__ = ["Erased", "Erasing", "Standing"]
 
 _LOGGER = logging.getLogger("weighbridge.audit")
-_KINDS = (b'"type":"erasure"', b'"type":"legal_hold"')
+_KINDS = (b'"type":"erasure"', b'"type":"legal_hold"', b'"type":"pruned"')
 _MAX_TEXT = 1024
 
 
@@ -49,16 +51,21 @@ class Standing:
     Attributes:
         erasures: the records of each subject, with their leaves, in order.
         holds: the hold that stands on each subject.
+        pruned: the newest `pruned` record, with its leaf.
     """
 
     def __init__(self) -> None:
         self.erasures: dict[str, list[tuple[int, Erasure]]] = {}
         self.holds: dict[str, LegalHold] = {}
+        self.pruned: tuple[int, Pruned] | None = None
         self._next = 0
 
     def take(self, index: int, event: Event) -> None:
         """Take note of one event; in the order of the leaves."""
-        if isinstance(event, Erasure):
+        event = original(event)  # one that was carried over when the log was pruned
+        if isinstance(event, Pruned):
+            self.pruned = index, event
+        elif isinstance(event, Erasure):
             self.erasures.setdefault(event.unit_ref, []).append((index, event))
         elif isinstance(event, LegalHold) and event.action == "hold":
             self.holds[event.unit_ref] = event
@@ -72,7 +79,7 @@ class Standing:
             LogDamaged: the log cannot be read.
         """
         size = reader.size()
-        for index, data in reader.raw(self._next, size):
+        for index, data in reader.raw(max(self._next, reader.first()), size):
             if any(kind in data for kind in _KINDS):
                 self.take(index, decode(data))
         self._next = size
@@ -179,6 +186,13 @@ class Erasing:
         if revived:
             _LOGGER.warning("%d erased keys were there again and are destroyed", revived)
         return revived
+
+    @asynccontextmanager
+    async def standing(self) -> AsyncIterator[Standing]:
+        """What the log says now; nobody erases, holds or releases until the block ends."""
+        async with self._one:
+            await asyncio.to_thread(self._standing.catch_up, self._reader)
+            yield self._standing
 
     async def _puncture(self, unit_ref: str, erasure: str) -> None:
         try:

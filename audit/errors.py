@@ -47,6 +47,18 @@ class NotFound(RequestError):
     status_hint = 404
 
 
+class LeafPruned(NotFound):
+    """The leaf was there, and was pruned since: the log says which record says so."""
+
+    status_hint = 410
+
+
+class NotPrunable(RequestError):
+    """Nothing may be pruned now; says why not."""
+
+    status_hint = 409
+
+
 class HoldStands(RequestError):
     """A subject may not be erased while a legal hold stands on it."""
 

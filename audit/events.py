@@ -286,6 +286,66 @@ class Gap(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Counters(Event):
+    """How far a gateway process has counted, so that answers after its last record show, too.
+
+    Of the numbers up to `seq`, `recorded` are acknowledged and `refused` were not; the others are
+    on their way. `answered` replies were handed out; `traced` of them have a span of their own.
+    With `final` the process ends, and nothing is on its way.
+    """
+
+    type: ClassVar[str] = "counters"
+    instance: str
+    seq: int
+    recorded: int
+    refused: int
+    answered: int
+    traced: int
+    final: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carried(Event):
+    """A record that pruning takes from its place, repeated because it is still in force.
+
+    `path` are the hashes (hex) beside the way from leaf `was_leaf` up to its subtree in the
+    frontier of the first `first_leaf` leaves, which the `pruned` record after this one states.
+    """
+
+    type: ClassVar[str] = "carried"
+    was_leaf: int
+    record: dict[str, JSON]
+    first_leaf: int
+    path: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned(Event):
+    """The leaves [from_leaf, first_leaf) are gone for good; recorded before the deed.
+
+    `first_leaf` is C2SP's minimum index, a multiple of 256; the whole segments before leaf
+    `kept_from` go, and what of them shares a bundle with kept leaves is kept without payloads.
+    `frontier` are the roots (hex) of the complete subtrees of the first `first_leaf` leaves,
+    largest first. `numbers` says for each gateway process up to where its answers were accounted
+    for: {"instance", "through", "ahead": [[first, last], …]}.
+    """
+
+    type: ClassVar[str] = "pruned"
+    from_leaf: int
+    first_leaf: int
+    kept_from: int
+    tree_size: int
+    root: str
+    frontier: list[str]
+    segments: int
+    first_payloads: int  # the number of the first payload segment that is kept
+    until_us: int  # the newest time among what goes
+    numbers: list[dict[str, JSON]]
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownEvent(Event):
     """An event of a type or schema written by a newer version: kept whole, read by name."""
 
@@ -311,4 +371,7 @@ ALL: tuple[type[Event], ...] = (
     KeyRotation,
     Epoch,
     Gap,
+    Counters,
+    Carried,
+    Pruned,
 )

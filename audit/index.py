@@ -209,6 +209,7 @@ class Index:
 
     def _catch_up(self) -> int:
         size = self._reader.size()
+        self._forget_pruned()
         holds = self._tip_holds()
         if holds and self._count() == size:
             return size
@@ -216,8 +217,8 @@ class Index:
             # If we crash in here, the transaction never was, and the next run begins there.
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
-                start = self._count()
-                if start > size or not holds:
+                start = self._count() or self._reader.first()
+                if not self._reader.first() <= start <= size or not holds:
                     raise sqlite3.DatabaseError("the index is of another log")
                 stop = min(start + _BATCH, size)
                 self._take(start, stop)
@@ -238,12 +239,26 @@ class Index:
             tip = (stop - 1, leaf_hash(last))
             self._db.execute("INSERT OR REPLACE INTO tip VALUES (1, ?, ?)", tip)
 
+    def _forget_pruned(self) -> None:
+        """Take out the leaves that the log does not hold any more."""
+        first = self._reader.first()
+        if not first:
+            return
+        oldest = self._db.execute("SELECT min(leaf) FROM leaf").fetchone()[0]
+        if oldest is not None and oldest < first:
+            with self._db:  # secure_delete: the bytes do not stay behind in free pages
+                self._db.execute("PRAGMA secure_delete = ON")
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute("DELETE FROM leaf WHERE leaf < ?", (first,))
+
     def _tip_holds(self) -> bool:
         tip = self._db.execute("SELECT leaf, hash FROM tip").fetchone()
         if tip is None:
             return self._db.execute("SELECT 1 FROM leaf LIMIT 1").fetchone() is None
         last = self._db.execute("SELECT max(leaf), count(*) FROM leaf WHERE leaf >= ?", (tip[0],))
         if last.fetchone() != (tip[0], 1):
+            return False
+        if tip[0] < self._reader.first():
             return False
         return any(leaf_hash(data) == tip[1] for _, data in self._reader.raw(tip[0], tip[0] + 1))
 

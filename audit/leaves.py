@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from .boundary import Boundary, current_segments
 from .errors import LogDamaged
 from .findings import Collector
 from .frames import (
@@ -50,7 +51,15 @@ class WalLeaves:
         watermark: how far the payload files had grown at the last whole group.
     """
 
-    def __init__(self, directory: Path, found: Collector, *, signed_size: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        found: Collector,
+        *,
+        signed_size: int,
+        boundary: Boundary | None = None,
+    ) -> None:
+        """`boundary` is where a pruned log begins."""
         self._directory = directory
         self._found = found
         self._signed_size = signed_size
@@ -58,7 +67,8 @@ class WalLeaves:
             not (directory / "wal").exists() and not (directory / MARKER_NAME).exists()
         )
         self._marker = None if self._tiles_only else self._read_marker()
-        self.count = 0
+        self._boundary = boundary
+        self.count = 0 if boundary is None else boundary.first_leaf
         self.watermark = Watermark()
 
     def __iter__(self) -> Iterator[Run]:
@@ -66,7 +76,7 @@ class WalLeaves:
             self._found.note("there is no write-ahead log: the leaves come from the entry bundles")
             yield from self._from_bundles(self._signed_size)
             return
-        parts = [part for part in segments(self._directory) if part[0] <= self._last_segment()]
+        parts = self._parts()
         for first, path in parts:
             if first > self.count:
                 self._report_missing(first)
@@ -85,6 +95,11 @@ class WalLeaves:
                 leaf=self.count,
             )
             yield from self._from_bundles(known)
+
+    def _parts(self) -> list[tuple[int, Path]]:
+        """The segments that count."""
+        found = current_segments(self._directory, self._boundary)
+        return [(first, path) for first, path in found if first <= self._last_segment()]
 
     def _last_segment(self) -> int:
         """The last one that counts: a living writer may have begun another since."""

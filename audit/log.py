@@ -23,6 +23,7 @@ from typing import NamedTuple
 from .blobs import Blobs, Payload
 from .errors import AuditError, LogLocked
 from .files import FileLayer, OsFiles, make_directory
+from .frames import Watermark
 from .keys import Keyring
 from .marker import Position
 from .note import Checkpoint
@@ -86,7 +87,7 @@ class Log:
         files = files or OsFiles()
         make_directory(directory)
         with ExitStack() as undo:
-            lock = _take_lock(directory)
+            lock = take_lock(directory)
             undo.callback(os.close, lock)
             signed = load_checkpoint(directory, signer.verifier_key)
             wal = Wal.open(
@@ -191,6 +192,24 @@ class Log:
         """Destroy the keys in these slots (writer's thread); how many were live."""
         return self._blobs.destroy_slots(numbers)
 
+    def live_slots(self) -> list[int]:
+        """The numbers of all live key slots (writer's thread)."""
+        return self._blobs.live_slots()
+
+    def payload_mark(self) -> Watermark:
+        """How far the payload files have grown, durably (writer's thread)."""
+        return self._blobs.watermark
+
+    def roll(self) -> int:
+        """End the segments being written (writer's thread); the first leaf of the next one.
+
+        Raises:
+            LogUnavailable: the disk refused; appending goes on.
+        """
+        self._blobs.roll()
+        self._wal.roll()
+        return self._wal.position.leaves
+
     def prepare(self) -> None:
         """Have the next checkpoint's tiles made as far as they can be; `publish` does the rest.
 
@@ -215,7 +234,12 @@ class Log:
         os.close(self._lock)
 
 
-def _take_lock(directory: Path) -> int:
+def take_lock(directory: Path) -> int:
+    """Become the writer of the log; closing the descriptor ends it.
+
+    Raises:
+        LogLocked: another process is.
+    """
     fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,7 @@ Read next: parquet.py.
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,17 +56,21 @@ class Step:
 
 @dataclass(slots=True)
 class Manifest:
-    """What a destination holds; `announced` is a step whose parts may be there in part."""
+    """What a destination holds, from leaf `first` on.
+
+    `announced` is a step whose parts may be there in part.
+    """
 
     origin: str
     steps: list[Step] = field(default_factory=list)
     announced: list[int] | None = None
+    first: int = 0
     version: int = _VERSION
 
     @property
     def end(self) -> int:
-        """How many leaves are there: all of [0, end)."""
-        return self.steps[-1].end if self.steps else 0
+        """Where they end: all of [first, end) are there."""
+        return self.steps[-1].end if self.steps else self.first
 
     def parts(self, type_: str) -> list[str]:
         """The paths of a type's parts, in log order."""
@@ -113,6 +117,11 @@ class Destination:
         else:
             self.fs.pipe_file(f"{self.root}/{path}", data)
 
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is not there is fine."""
+        with suppress(FileNotFoundError):
+            self.fs.rm_file(f"{self.root}/{path}")
+
     def names(self) -> list[str]:
         """The paths of all Parquet files that are there."""
         found = self.fs.find(self.root) if self.fs.exists(self.root) else []
@@ -136,7 +145,8 @@ class Destination:
                 Step(**{**step, "parts": [Part(**part) for part in step["parts"]]})
                 for step in said["steps"]
             ]
-            return Manifest(said["origin"], steps, said["announced"], said["version"])
+            first = said.get("first", 0)
+            return Manifest(said["origin"], steps, said["announced"], first, said["version"])
         except (ValueError, KeyError, TypeError) as exc:
             raise ParquetMismatch(
                 f"could not read {self.name}/{MANIFEST}: {exc}; export to an empty folder"

@@ -306,6 +306,10 @@ class Notary:
         """Destroy the data keys in these slots; how many were live."""
         return await self._groups.run(lambda: self._log.destroy_slots(numbers))
 
+    async def in_writer(self, work: Callable[[Log], _T]) -> _T:
+        """Do something else with the log while nothing is written to it; for pruning.py."""
+        return await self._groups.run(lambda: work(self._log))
+
     async def close(self) -> None:
         """Write what is queued, sign a last checkpoint, release the lock. Safe to call twice."""
         if self._closed:
@@ -393,7 +397,8 @@ class Notary:
 
     def _seed_recent(self) -> None:
         """Learn the ids at the log's tail, so that a retry after a restart finds its record."""
-        tail = LogReader(self._directory).raw(max(0, self.size - RECENT_EVENTS))
+        reader = LogReader(self._directory)
+        tail = reader.raw(max(reader.first(), self.size - RECENT_EVENTS))
         for index, data in tail:
             leaf = leaf_hash(data)
             self._recent.put(event_id_in(data), leaf, Receipt(self._origin, index, leaf))

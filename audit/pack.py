@@ -29,7 +29,7 @@ from typing import BinaryIO
 from .canonical import dumps
 from .cosignature import with_signatures
 from .cosigned import read_cosigned
-from .errors import LogDamaged, ProofError
+from .errors import LeafPruned, LogDamaged, ProofError
 from .merkle import LeafHashes, leaf_hash, range_root
 from .note import Checkpoint, VerifierKey, open_checkpoint, split_note
 from .pack_range import Chosen, Wanted
@@ -88,9 +88,17 @@ class _Pack:
         self._notes = _by_tree(notes, wanted.log_key)
         since = 0 if wanted.since is None else open_checkpoint(wanted.since, wanted.log_key).size
         newest = open_checkpoint(latest, wanted.log_key)
+        begin = reader.first()
+        if wanted.since is not None and since < begin:
+            raise LeafPruned(
+                f"could not export: the earlier checkpoint signs {since} leaves, and those before "
+                f"{begin} were pruned; keep one of {begin} or more"
+            )
         # One record more than the range, if there is one: it shows where the time ends.
         self.tree = self._main(newest, max(min(chosen.end + 1, newest.size), since))
-        self._earlier = {tree.size: tree for tree in self._notes if tree.size < self.tree.size}
+        self._earlier = {
+            tree.size: tree for tree in self._notes if begin <= tree.size < self.tree.size
+        }
         for tree in self._earlier.values():
             _check_root(self._hashes, tree)
         self._tiles = {

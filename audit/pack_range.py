@@ -3,16 +3,17 @@
 Rule: the range is one run of leaves; it begins and ends with a record of the time asked for, or
 with one that accounts for a number between two numbers in it. So a hole that the pack shows is a
 hole in the log. Only signed leaves count.
+Of a pruned log, the pack begins after its first record, and so does the time it is said to show.
 Read next: pack.py (what is written about them).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from .canonical import loads
 from .cosignature import CosignerKey
-from .errors import DecodeError, NotFound, NotYetCheckpointed
+from .errors import DecodeError, LeafPruned, NotFound, NotYetCheckpointed
 from .note import VerifierKey, open_checkpoint
 from .pack_report import PackReport, explains
 from .reader import LogReader
@@ -57,13 +58,17 @@ def choose(reader: LogReader, wanted: Wanted) -> Chosen:
     Cost: one pass over the log, a second one where numbers are out of order at the edges.
 
     Raises:
+        LeafPruned: every record of that time was pruned.
         NotFound: no signed record is of that time.
         NotYetCheckpointed: a record that belongs here is not signed yet; ask again in a second.
         NoteError, LogDamaged, DecodeError: the log does not verify.
     """
     size = open_checkpoint(reader.checkpoint(), wanted.log_key).size
+    begin = reader.first()
+    if begin:
+        begin, wanted = _behind_pruned(reader, begin, wanted)
     first = end = 0
-    for leaf, event in _events(reader, 0, size):
+    for leaf, event in _events(reader, begin, size):
         if wanted.from_us <= event["time_us"] < wanted.to_us:
             first, end = (first if end else leaf), leaf + 1
     if not end:
@@ -72,7 +77,7 @@ def choose(reader: LogReader, wanted: Wanted) -> Chosen:
         report = PackReport(from_us=wanted.from_us, to_us=wanted.to_us)
         for leaf, event in _events(reader, first, end):
             report.add(leaf, event)
-        low, high = _explained(reader, report, first, end)
+        low, high = _explained(reader, report, first, end, begin)
         if high > size:
             raise NotYetCheckpointed(f"could not export: leaf {high - 1} is not signed yet")
         if (low, high) == (first, end):
@@ -88,12 +93,29 @@ def _events(reader: LogReader, start: int, end: int) -> Iterator[tuple[int, dict
         yield leaf, event
 
 
-def _explained(reader: LogReader, report: PackReport, first: int, end: int) -> tuple[int, int]:
+def _behind_pruned(reader: LogReader, begin: int, wanted: Wanted) -> tuple[int, Wanted]:
+    """Where a pack of a pruned log may begin: a pack shows one record before its first one.
+
+    That one is the first that the log holds, so the time of the pack begins after it.
+    """
+    (_, event), *_ = _events(reader, begin, begin + 1)
+    from_us = max(wanted.from_us, event["time_us"] + 1)
+    if from_us >= wanted.to_us:
+        raise LeafPruned(
+            f"could not export: the records of that time were pruned; those before leaf {begin} "
+            "are gone"
+        )
+    return begin + 1, replace(wanted, from_us=from_us)
+
+
+def _explained(
+    reader: LogReader, report: PackReport, first: int, end: int, begin: int
+) -> tuple[int, int]:
     """The leaves [low, high) that hold [first, end) and whatever accounts for its holes."""
     holes = {name: holes for name, f in report.instances.items() if (holes := f.missing())}
     low, high = first, end
     if holes:
-        for leaf, event in _events(reader, 0, reader.size()):
+        for leaf, event in _events(reader, begin, reader.size()):
             if explains(event, holes):
                 low, high = min(low, leaf), max(high, leaf + 1)
     return low, high

@@ -71,8 +71,13 @@ def export(
     starts = [first for first, _ in segments(reader.directory)]
     end = signed if all_signed else min(signed, starts[-1] if starts else 0)
     with destination.locked():
-        manifest = destination.manifest() or Manifest(origin)
+        manifest = destination.manifest() or Manifest(origin, first=reader.first())
         check_same_log(manifest, origin, reader, destination)
+        if manifest.end < reader.first():
+            raise ParquetMismatch(
+                f"could not export to {destination.name}: it ends at leaf {manifest.end}, and the "
+                f"log begins at {reader.first()}, because it was pruned; export to an empty folder"
+            )
         while manifest.announced or manifest.end < end:
             first = manifest.end
             stop = _end_of_step(first, end, starts)
@@ -92,13 +97,14 @@ def export(
 def check(reader: LogReader, destination: Destination) -> list[str]:
     """What does not agree between the Parquet files and the log, in words; empty if all does.
 
-    Every leaf below the manifest's end must be there once, with the hash that the log has; every
-    part must have the digest that it was written with.
+    Every leaf below the manifest's end must be there once, with the hash that the log has, as far
+    as it was not pruned; every part must have the digest that it was written with.
     """
     manifest = destination.manifest()
     if manifest is None:
         raise NotFound(f"could not find {MANIFEST} in {destination.name}; export to it first")
-    problems, known, at = [], set(), 0
+    problems, known, at = [], set(), manifest.first
+    begin = reader.first()
     for step in manifest.steps:
         if step.first != at:
             problems.append(f"the leaves from {at} to {step.first} are in no step")
@@ -107,7 +113,8 @@ def check(reader: LogReader, destination: Destination) -> list[str]:
         for part in step.parts:
             known.add(part.path)
             problems += _check_part(destination, part, found)
-        for leaf, entry in reader.raw(step.first, step.end):
+        found = {leaf: digest for leaf, digest in found.items() if leaf >= begin}
+        for leaf, entry in reader.raw(max(step.first, begin), step.end):
             if found.pop(leaf, None) != leaf_hash(entry).hex():
                 problems.append(f"leaf {leaf} is missing, or is not the log's")
         problems += [f"leaf {leaf} is not in the log" for leaf in found]
@@ -118,6 +125,34 @@ def check(reader: LogReader, destination: Destination) -> list[str]:
         if path not in known and not pending
     ]
     return problems
+
+
+def drop_pruned(reader: LogReader, destination: Destination) -> int:
+    """Remove the steps whose leaves the log does not hold any more; how many leaves that were.
+
+    If we crash in between, parts are left that no step names; running it again removes them.
+
+    Raises:
+        NotFound: nothing was exported there.
+        ParquetMismatch: another export runs.
+        OSError: the destination refused.
+    """
+    begin, dropped = reader.first(), 0
+    with destination.locked():
+        manifest = destination.manifest()
+        if manifest is None:
+            raise NotFound(f"could not find {MANIFEST} in {destination.name}; export to it first")
+        while manifest.steps and manifest.steps[0].end <= begin:
+            step = manifest.steps.pop(0)
+            manifest.first = step.end
+            dropped += step.end - step.first
+        destination.enter(manifest)
+        known = {part.path for step in manifest.steps for part in step.parts}
+        for path in destination.names():
+            last = path.rpartition("-")[2].partition(".")[0]
+            if path not in known and last.isdecimal() and int(last) < manifest.first:
+                destination.remove(path)
+    return dropped
 
 
 def _check_part(destination: Destination, part: Part, found: dict[int, str]) -> list[str]:
@@ -183,6 +218,7 @@ def check_same_log(
     size = reader.size()
     holds = max(manifest.end, announced) <= size and (
         not manifest.steps
+        or manifest.end <= reader.first()  # pruned since: nothing is left to compare
         or any(
             leaf_hash(entry).hex() == manifest.steps[-1].last_leaf_hash
             for _, entry in reader.raw(manifest.end - 1, manifest.end)
@@ -204,6 +240,7 @@ __all__ = [
     "Step",
     "check",
     "check_same_log",
+    "drop_pruned",
     "export",
     "signed_size",
 ]

@@ -32,6 +32,8 @@ def check_payload_files(
     found: Collector,
     erased: Sequence[Erased] = (),
     fresh_us: float = 0,
+    *,
+    first_segment: int = 0,
 ) -> None:
     """Step 9: every payload segment and every key slot, and no key where the log says it is gone.
 
@@ -41,9 +43,10 @@ def check_payload_files(
         found: told of what does not hold.
         erased: what the log's erasures say.
         fresh_us: an erasure from here on may be under way, if a writer lives.
+        first_segment: the first payload segment that pruning left.
     """
     dead = _check_slots(directory, watermark.subjects, found)
-    for number in range(watermark.blob_segment + 1):
+    for number in range(first_segment, watermark.blob_segment + 1):
         last = number == watermark.blob_segment
         _check_segment(directory, number, watermark.blob_bytes if last else None, found, dead)
     for path, offset in damaged_keys(directory):

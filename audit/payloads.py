@@ -15,6 +15,7 @@ from .blobs import (
     RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     blob_segment_path,
+    first_blob_segment,
     parse_record_header,
     unseal,
 )
@@ -81,6 +82,9 @@ class Payloads:
         self._segment, self._offset = 0, SEGMENT_HEADER_BYTES
 
     def _walk(self) -> None:
+        if not blob_segment_path(self._directory, self._segment).exists():
+            self._segment = first_blob_segment(self._directory)  # the ones before were pruned
+            self._offset = SEGMENT_HEADER_BYTES
         while (path := blob_segment_path(self._directory, self._segment)).exists():
             with path.open("rb") as file:
                 self._walk_segment(file)
@@ -102,7 +106,11 @@ class Payloads:
             file.seek(end)
 
     def _read(self, place: _Place) -> bytes | None:
-        with blob_segment_path(self._directory, place.segment).open("rb") as file:
+        try:
+            file = blob_segment_path(self._directory, place.segment).open("rb")
+        except FileNotFoundError:
+            return None
+        with file:
             file.seek(place.offset)
             header = parse_record_header(file.read(RECORD_HEADER_BYTES))
             if header is None or tuple(header) != tuple(place[2:]):

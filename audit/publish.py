@@ -13,6 +13,7 @@ Read next: log.py.
 
 from pathlib import Path
 
+from .boundary import first_leaf, read_boundary
 from .cursor import WalCursor
 from .errors import LogDamaged, LogUnavailable, NoteError
 from .files import replace_file
@@ -146,6 +147,9 @@ class Publisher:
 
     def _rebuild(self, upto: Position, signed: Checkpoint) -> TileBuilder:
         tiles = self._builder()
+        boundary = read_boundary(self._directory)
+        if boundary is not None:
+            tiles.begin(boundary.first_leaf, boundary.whole_rows())
         self._feed(tiles, upto, signed.size)
         if tiles.frontier.root() != signed.root:
             raise LogDamaged(
@@ -166,7 +170,7 @@ class Publisher:
             write_tile(self._directory, tile, data)
 
     def _all_there(self, size: int) -> bool:
-        for tile in tiles_of(size):
+        for tile in tiles_of(size, first_leaf(self._directory)):
             path = self._directory / tile.path()
             if not path.exists():
                 return False

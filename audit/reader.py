@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from .boundary import first_leaf
 from .cursor import WalCursor
 from .errors import LogDamaged, NotFound
 from .events import Event
@@ -44,12 +45,19 @@ class LogReader:
         """
         return self._position().leaves
 
-    def raw(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """Index and bytes of the committed leaves in [start, end).
+    def first(self) -> int:
+        """The first leaf that the log holds: 0, or where pruning ended."""
+        return first_leaf(self.directory)
+
+    def raw(self, start: int | None = None, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """Index and bytes of the committed leaves in [start, end); from the first one if None.
 
         Raises:
+            LeafPruned: `start` is before the first leaf that the log holds.
             LogDamaged: a group in between is not whole: names the file and the offset.
         """
+        if start is None:
+            start = self.first()
         upto = self._position()
         stop = upto.leaves if end is None else min(end, upto.leaves)
         if start >= stop:
@@ -68,11 +76,11 @@ class LogReader:
             if frame.first + frame.count >= stop:
                 return
 
-    def entries(self, start: int = 0, end: int | None = None) -> Iterator[Entry]:
-        """The committed leaves in [start, end), decoded.
+    def entries(self, start: int | None = None, end: int | None = None) -> Iterator[Entry]:
+        """The committed leaves in [start, end), decoded; from the first one if None.
 
         Raises:
-            LogDamaged: as `raw`.
+            LeafPruned, LogDamaged: as `raw`.
             DecodeError: an entry is not an event.
         """
         for index, data in self.raw(start, end):
@@ -82,6 +90,7 @@ class LogReader:
         """One committed leaf.
 
         Raises:
+            LeafPruned: the log does not have it any more.
             NotFound: the log does not have it yet.
         """
         found = next(self.entries(index, index + 1), None) if index >= 0 else None

@@ -22,6 +22,8 @@ from .events import (
     Access,
     Alert,
     AssignmentConfig,
+    Carried,
+    Counters,
     Decision,
     DecisionV1,
     Epoch,
@@ -38,6 +40,7 @@ from .events import (
     ModelRolledBack,
     Outcome,
     Override,
+    Pruned,
     UnknownEvent,
 )
 
@@ -123,6 +126,15 @@ def _unknown(body: dict[str, Any]) -> UnknownEvent:
     return UnknownEvent(id=body["id"], time_us=body["time_us"], body=body)
 
 
+def original(event: Event) -> Event:
+    """The event that a `carried` one repeats; any other one is itself.
+
+    Raises:
+        DecodeError: what it repeats is not an event.
+    """
+    return _from_body(dict(event.record)) if isinstance(event, Carried) else event
+
+
 def subject_of(event: Event) -> str:
     """The id under which an event's payloads are found: its decision's, else its own."""
     decision = getattr(event, "decision", None)
@@ -179,6 +191,8 @@ __all__ = [
     "Access",
     "Alert",
     "AssignmentConfig",
+    "Carried",
+    "Counters",
     "Decision",
     "DecisionV1",
     "Epoch",
@@ -195,6 +209,7 @@ __all__ = [
     "ModelRolledBack",
     "Outcome",
     "Override",
+    "Pruned",
     "UnknownEvent",
     "as_mapping",
     "commitment",
@@ -205,5 +220,6 @@ __all__ = [
     "id_time_us",
     "new_id",
     "now_us",
+    "original",
     "subject_of",
 ]

@@ -23,6 +23,7 @@ from .erasing import Erasing
 from .errors import AuditError, EntryTooLarge, EventInvalid, LogUnavailable
 from .events import Event
 from .notary import Durability, Notary, Receipt
+from .pruning import PRUNES, Pruning
 from .receipts import Told, tell
 from .record import MAX_ENTRY_BYTES, decode, encode, subject_of
 from .wire import (
@@ -51,14 +52,16 @@ _NO_PAYLOADS: Mapping[str, bytes] = {}
 _RECONNECT_DELAY_S = 0.05
 
 
-async def serve(notary: Notary, path: Path, erasing: Erasing | None = None) -> "NotaryServer":
+async def serve(
+    notary: Notary, path: Path, erasing: Erasing | None = None, pruning: Pruning | None = None
+) -> "NotaryServer":
     """Offer `notary` on a Unix socket at `path`, replacing what a dead server left there.
 
     Raises:
         OSError: the socket cannot be made (a path beyond 107 bytes, no such folder).
     """
     listener = _listen(path)
-    server = NotaryServer(notary, path, erasing)
+    server = NotaryServer(notary, path, erasing, pruning)
     server.listener = await asyncio.start_unix_server(server.connected, sock=listener)
     return server
 
@@ -66,8 +69,15 @@ async def serve(notary: Notary, path: Path, erasing: Erasing | None = None) -> "
 class NotaryServer:
     """A running server; made by `serve`."""
 
-    def __init__(self, notary: Notary, path: Path, erasing: Erasing | None = None) -> None:
+    def __init__(
+        self,
+        notary: Notary,
+        path: Path,
+        erasing: Erasing | None = None,
+        pruning: Pruning | None = None,
+    ) -> None:
         self._erasing = erasing
+        self._pruning = pruning
         self.path = path
         self.listener: asyncio.Server | None = None
         self._notary = notary
@@ -124,6 +134,8 @@ class NotaryServer:
             raise EventInvalid("could not erase or hold: this notary's process does not offer it")
         try:
             asked = parse_json(body)
+            if self._pruning is not None and asked.get("do") in PRUNES:
+                return await self._pruning.answer(asked)
             do, unit_ref = asked["do"], str(asked["unit_ref"])
             actor, reason = str(asked["actor"]), str(asked["reason"])
         except (ValueError, KeyError) as exc:
@@ -224,6 +236,16 @@ class NotaryClient:
         """
         asked = {"do": do, "unit_ref": unit_ref, "actor": actor, "reason": reason}
         found: dict[str, Any] = await self._call(format_json(asked), MANAGE)
+        return found
+
+    async def ask(self, body: Mapping[str, JSON]) -> dict[str, Any]:
+        """Have the notary do what `body` says; what it did. See Pruning.answer.
+
+        Raises:
+            EventInvalid, NotPrunable: it does not.
+            LogUnavailable: no answer in time; ask again.
+        """
+        found: dict[str, Any] = await self._call(format_json(body), MANAGE)
         return found
 
     def submit(

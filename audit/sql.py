@@ -64,7 +64,8 @@ class Tables:
         manifest = destination.manifest() if destination is not None else None
         if manifest is not None and destination is not None:
             check_same_log(manifest, origin, reader, destination)
-        tails = _tails(reader, manifest.end if manifest else 0, self.leaves)
+        begin = max(manifest.end if manifest else 0, reader.first())
+        tails = _tails(reader, begin, self.leaves)
         self._db = duckdb.connect(":memory:", config=_CONFIG)
         for type_ in types():
             parts: list[ds.Dataset] = [ds.dataset(tails[type_])]

@@ -143,6 +143,10 @@ class SubjectKeys:
         """The numbers of the live slots of `subject`."""
         return list(self._slots.get(subject_digest(self._names, subject), ()))
 
+    def live(self) -> list[int]:
+        """The numbers of all live slots."""
+        return sorted(number for numbers in self._slots.values() for number in numbers)
+
     def destroy(self, subject: str) -> bool:
         """Overwrite every live key of `subject`; whether there was one.
 

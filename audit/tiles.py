@@ -11,7 +11,7 @@ Read next: publish.py (who writes them), merkle.py (who reads hashes).
 """
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,14 +43,29 @@ class Tile:
         return f"tile/{level}/{name}{suffix}"
 
 
-def tiles_of(size: int) -> Iterator[Tile]:
-    """Every tile of a tree of `size` leaves, entry bundles included."""
+def place_of(path: str) -> tuple[int, int]:
+    """Level and index in the path of a tile, full or partial; (-1, -1) of something else."""
+    level, *parts = path.removeprefix("tile/").partition(".p/")[0].split("/")
+    name = "".join(part.removeprefix("x") for part in parts)
+    if not name.isdecimal() or not (level == "entries" or level.isdecimal()):
+        return -1, -1
+    return -1 if level == "entries" else int(level), int(name)
+
+
+def tiles_of(size: int, first: int = 0) -> Iterator[Tile]:
+    """Every tile of a tree of `size` leaves, entry bundles included.
+
+    Args:
+        size: of the tree.
+        first: C2SP's minimum index; full tiles that end before it are left out.
+    """
     for level in range(-1, 64):
         count = size >> (8 * max(level, 0))
         if count == 0:
             return
         full, part = divmod(count, WIDTH)
-        yield from (Tile(level, index, WIDTH) for index in range(full))
+        gone = first >> 8 * (max(level, 0) + 1)
+        yield from (Tile(level, index, WIDTH) for index in range(gone, full))
         if part:
             yield Tile(level, full, part)
 
@@ -201,6 +216,13 @@ class TileBuilder:
                 self._full_bundle(Tile(-1, self.size // WIDTH - 1, WIDTH), self._bundle)
                 self._bundle.clear()
                 self._close(0)
+
+    def begin(self, size: int, rows: Mapping[int, bytes]) -> None:
+        """Begin at leaf `size` instead of 0: where a pruned log begins (boundary.py)."""
+        self.size = size
+        for level, row in rows.items():
+            hashes = (row[i : i + HASH_BYTES] for i in range(0, len(row), HASH_BYTES))
+            self._row(level).extend(hashes)
 
     def edge(self) -> list[tuple[Tile, bytes]]:
         """The partial tiles on the right edge, with their bytes."""

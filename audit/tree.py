@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from .boundary import PRUNED_NAME, Boundary
+from .errors import LogDamaged
 from .findings import Collector
 from .merkle import EMPTY_ROOT
 from .note import Checkpoint
-from .tiles import HASH_BYTES, WIDTH, Tile, TileBuilder, tiles_of
+from .tiles import HASH_BYTES, WIDTH, Tile, TileBuilder, place_of, tiles_of
 
 _ROOT_STEP, _TILE_STEP, _EARLIER_STEP, _COSIGNED_STEP = 3, 4, 5, 10
 
@@ -29,17 +31,30 @@ class TreeChecker:
         signed: Checkpoint | None,
         earlier: Checkpoint | None,
         cosigned: Sequence[Checkpoint] = (),
+        *,
+        boundary: Boundary | None = None,
+        kept: Sequence[Checkpoint] = (),
     ) -> None:
         self._directory = directory
         self._found = found
         self._signed = signed
         self._earlier = [(_EARLIER_STEP, "given", tree) for tree in (earlier,) if tree]
         self._earlier += [(_COSIGNED_STEP, "that a witness cosigned", tree) for tree in cosigned]
+        self._earlier += [(_EARLIER_STEP, "kept when the log was pruned", tree) for tree in kept]
         self._files = _tile_files(directory)
         self._builder = TileBuilder(self._check_tile, self._check_bundle)
         self._lost: int | None = None
         self._roots: dict[int, bytes] = {0: EMPTY_ROOT}
-        self._wanted = {c.size for c in (signed, earlier, *cosigned) if c is not None}
+        self._wanted = {c.size for c in (signed, earlier, *cosigned, *kept) if c is not None}
+        self._first = 0 if boundary is None else boundary.first_leaf
+        if boundary is not None:
+            try:
+                self._builder.begin(boundary.first_leaf, boundary.whole_rows())
+            except LogDamaged as exc:
+                found.problem(_TILE_STEP, str(exc), file=PRUNED_NAME)
+                self._lost = boundary.first_leaf
+            if boundary.first_leaf in self._wanted:
+                self._roots[boundary.first_leaf] = self._builder.frontier.root()
 
     def leaves(self, entries: Sequence[bytes], bundle: bytes | None = None) -> None:
         """Take the next leaves; `bundle` is `format_bundle(entries)`, if the caller has it."""
@@ -99,6 +114,12 @@ class TreeChecker:
                 f"{which}: the log was rolled back, or an old checkpoint replayed",
                 file="checkpoint",
             )
+        if 0 < earlier.size < self._first:
+            text = f"the checkpoint {which} signs {earlier.size} leaves, which were pruned since"
+            if which == "given":
+                self._found.problem(step, f"{text}: keep one of {self._first} or more", file="wal")
+            else:
+                self._found.note(f"{text}: it cannot be compared any more")
         root = self._roots.get(earlier.size)
         if root is not None and root != earlier.root:
             self._found.problem(
@@ -182,7 +203,7 @@ class TreeChecker:
     def _check_missing(self) -> None:
         if self._signed is None:
             return
-        for tile in tiles_of(self._signed.size):
+        for tile in tiles_of(self._signed.size, self._first):
             full = Tile(tile.level, tile.index, WIDTH).path()
             if not any((self._directory / name).exists() for name in (tile.path(), full)):
                 self._found.problem(_TILE_STEP, "missing", file=tile.path())
@@ -191,8 +212,15 @@ class TreeChecker:
         for name in sorted(self._files.unchecked):
             if name.endswith(".tmp"):
                 self._found.note(f"{name} is left over from a crash; it may be removed")
+            elif self._pruned(name):
+                self._found.note(f"{name} is of pruned leaves; the next start removes it")
             elif self._lost is None:
                 self._found.problem(_TILE_STEP, "it belongs to no leaf of the log", file=name)
+
+    def _pruned(self, name: str) -> bool:
+        """Whether a full tile, or a partial one of its place, ends before the boundary."""
+        level, index = place_of(name)
+        return 0 <= index < self._first >> 8 * (max(level, 0) + 1)
 
 
 class _TileFiles:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from .boundary import CHECKPOINTS_NAME, PRUNED_NAME
 from .contents import ContentChecker
 from .cosignature import CosignerKey, cosignatures
 from .cosigned import COSIGNED_NAME, read_cosigned
@@ -29,6 +30,7 @@ from .leaves import WalLeaves
 from .note import Checkpoint, VerifierKey, open_checkpoint
 from .payloadcheck import check_payload_files
 from .prove import Proven, as_verifier, prove, verify_proof
+from .prunecheck import kept_checkpoints, load_boundary
 from .publish import CHECKPOINT_NAME, read_checkpoint
 from .tree import TreeChecker
 
@@ -76,10 +78,13 @@ def verify_log(
     signed, key = _signed_checkpoint(directory, public_key, found)
     cosigned = _cosigned(notes, key, witnesses, found)
     earlier = _earlier(earlier_checkpoint, key, found)
+    boundary = load_boundary(directory, found)
+    kept = kept_checkpoints(directory, key, found)
     # In this order, so that a living writer is only ever ahead of what was read before.
-    tree = TreeChecker(directory, found, signed, earlier, cosigned)
-    leaves = WalLeaves(directory, found, signed_size=0 if signed is None else signed.size)
-    contents = ContentChecker(found)
+    tree = TreeChecker(directory, found, signed, earlier, cosigned, boundary=boundary, kept=kept)
+    size = 0 if signed is None else signed.size
+    leaves = WalLeaves(directory, found, signed_size=size, boundary=boundary)
+    contents = ContentChecker(found, boundary)
     for first, entries, bundle in leaves:
         if entries is None:
             tree.lost(first)
@@ -90,7 +95,10 @@ def verify_log(
     contents.finish(in_flight_s)
     leaves.check_marker()
     fresh_us = contents.last_time_us - in_flight_s * 1_000_000
-    check_payload_files(directory, leaves.watermark, found, contents.erased, fresh_us)
+    payloads = 0 if boundary is None else boundary.record.first_payloads
+    check_payload_files(
+        directory, leaves.watermark, found, contents.erased, fresh_us, first_segment=payloads
+    )
     _strays(directory, found)
     return Findings(
         origin=None if signed is None else signed.origin,
@@ -178,6 +186,7 @@ def _cosigned(
 
 def _strays(directory: Path, found: Collector) -> None:
     known = {"wal", "tile", "blobs", "lock", "committed", CHECKPOINT_NAME, COSIGNED_NAME}
+    known |= {PRUNED_NAME, CHECKPOINTS_NAME}
     for path in sorted(directory.iterdir()):
         if path.name not in known and not path.name.startswith("index.sqlite"):
             found.note(f"{path.name} is not part of the log and was not checked")

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .appendfile import AppendFile
+from .boundary import current_segments, read_boundary, settle
 from .errors import LogDamaged, LogUnavailable
 from .files import FileLayer, make_directory, replace_file
 from .frames import (
@@ -62,6 +63,7 @@ class RecoveryReport:
     segments: int
     cut: Cut | None = None
     tiles_rebuilt: bool = False
+    first_leaf: int = 0
     payload_bytes_cut: int = 0
 
 
@@ -74,6 +76,7 @@ class _Tail:
     watermark: Watermark
     segments: int
     cut: Cut | None
+    first: int = 0
 
 
 class Wal:
@@ -92,7 +95,9 @@ class Wal:
         self._last_frame = tail.last_frame
         self.position = tail.position
         self.watermark = tail.watermark
-        self.recovered = RecoveryReport(tail.position.leaves, tail.segments, tail.cut)
+        self.recovered = RecoveryReport(
+            tail.position.leaves, tail.segments, tail.cut, first_leaf=tail.first
+        )
         self._file = self._open_file(tail.position.segment, tail.position.offset)
         self._marker = MarkerWriter(directory, self.position)
 
@@ -121,9 +126,15 @@ class Wal:
         for leftover in (directory / "wal").glob("*.tmp"):
             leftover.unlink()  # a segment that never got its name
         acknowledged = max(signed_leaves, recover_marker(directory).leaves)
+        first = settle(directory)  # a pruning that was interrupted
         if acknowledged == 0 and not segments(directory):
             _create_segment(directory, 0)
-        return cls(directory, _recover(directory, acknowledged), files, segment_bytes)
+        return cls(
+            directory,
+            _recover(directory, acknowledged, first, segments(directory)),
+            files,
+            segment_bytes,
+        )
 
     def ready(self, entries: Sequence[bytes]) -> bool:
         """Whether `steps` can take `entries` without waiting for the disk but to sync."""
@@ -176,6 +187,18 @@ class Wal:
         """Whether no failed group can be lying behind the durable end."""
         return self._file.sound
 
+    def roll(self) -> None:
+        """End the segment being written and begin another, unless it is empty.
+
+        Raises:
+            LogUnavailable: the disk refused; the segment goes on.
+        """
+        if self.position.offset > SEGMENT_HEADER_BYTES:
+            try:
+                self._roll()
+            except OSError as exc:
+                raise LogUnavailable(f"could not begin a segment: {exc}") from exc
+
     def close(self) -> None:
         """Release the files; everything acknowledged is already durable."""
         self._file.close()
@@ -220,13 +243,31 @@ def _create_segment(directory: Path, first: int) -> None:
     replace_file(directory / "wal" / segment_name(first), format_segment_header(first))
 
 
-def _recover(directory: Path, acknowledged: int) -> _Tail:
-    """Rule 3: read everything, find the end of what may be believed, change nothing."""
-    found = segments(directory)
+def foresee(directory: Path, *, signed_leaves: int) -> tuple[Position, Watermark, Cut | None]:
+    """What opening would find: the end of what may be believed, and what it would cut off.
+
+    Raises:
+        LogDamaged: opening would refuse.
+    """
+    acknowledged = max(signed_leaves, recover_marker(directory).leaves)
+    boundary = read_boundary(directory)
+    begins = 0 if boundary is None else boundary.first_leaf
+    found = current_segments(directory, boundary)
+    tail = _recover(directory, acknowledged, begins, found)
+    return tail.position, tail.watermark, tail.cut
+
+
+def _recover(
+    directory: Path, acknowledged: int, begins: int, found: list[tuple[int, Path]]
+) -> _Tail:
+    """Rule 3: read everything, find the end of what may be believed, change nothing.
+
+    The log begins at leaf `begins`; `found` are its segments.
+    """
     if not found:
         expected = f"segments with {acknowledged} acknowledged records"
         raise LogDamaged(directory / "wal", offset=None, expected=expected, found="none")
-    tail = _Tail(Position(), None, Watermark(), len(found), None)
+    tail = _Tail(Position(begins), None, Watermark(), len(found), None, begins)
     for first, path in found:
         if first != tail.position.leaves:
             missing = directory / "wal" / segment_name(tail.position.leaves)
@@ -255,7 +296,8 @@ def _read_segment(path: Path, tail: _Tail, acknowledged: int, *, last: bool) -> 
                 break
             leaves += frame.count
             last_frame, end, watermark = frame.offset, frame.end, frame.watermark
-    return _Tail(Position(leaves, first, end), last_frame, watermark, tail.segments, cut)
+    position = Position(leaves, first, end)
+    return _Tail(position, last_frame, watermark, tail.segments, cut, tail.first)
 
 
 def _judge(path: Path, damage: Damage, *, leaves: int, acknowledged: int, last: bool) -> Cut:

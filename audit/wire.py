@@ -8,7 +8,8 @@ The notary greets with "WBNOTARY1\n", uint16 length, its origin. Then both sides
                       uint16 number of payloads, each uint32 length and name, uint32 length and body
     kind 2, stored:   uint64 leaf index, 32 bytes leaf hash
     kind 3, refused:  the error's name, a newline, its message
-    kind 4, manage:   JSON {"do": "erase", "hold" or "release", "unit_ref", "actor", "reason"}
+    kind 4, manage:   JSON {"do": "erase", "hold" or "release", "unit_ref", "actor", "reason"}, or
+                      {"do": "prune" or "plan", …}, see pruning.py
     kind 5, done:     JSON: what it did
 Numbers are big-endian. Replies may come in any order.
 Rule: no IO. Each format_x has its parse_x; malformed bytes raise ValueError.
@@ -30,6 +31,7 @@ from .errors import (
     LogOverloaded,
     LogUnavailable,
     NotFound,
+    NotPrunable,
 )
 
 GREETING = b"WBNOTARY1\n"
@@ -50,6 +52,7 @@ _ERRORS = {
         LogOverloaded,
         LogUnavailable,
         NotFound,
+        NotPrunable,
     )
 }
 

@@ -15,9 +15,12 @@ import orjson
 import typer
 from rich.console import Console
 
+from audit.boundary import pruned_words
+from audit.complete import check_complete
 from audit.errors import NotFound
 from audit.index import Index
 from audit.log import has_writer
+from audit.note import VerifierKey
 from audit.prove import prove as make_proof
 from audit.prove import verify_proof
 from audit.reader import LogReader
@@ -25,8 +28,11 @@ from audit.record import as_mapping
 from audit.verify import verify_log
 
 from .accessed import Actor, Reason, record_access
+from .cli_complete import findings_body, print_json, read_metrics
 from .cli_erase import erase, hold, release
 from .cli_export import export
+from .cli_fsck import fsck
+from .cli_prune import prune
 from .cli_query import add_queries, open_reader
 from .cli_replay import replay
 from .masterkey import load_keyring
@@ -37,7 +43,7 @@ __all__ = ["audit"]
 
 audit = typer.Typer(no_args_is_help=True, help="Read, prove and verify the audit log.")
 audit.command("export")(export)
-for _command in (erase, hold, release, replay):
+for _command in (erase, fsck, hold, prune, release, replay):
     audit.command()(_command)
 console = Console()
 _IN_FLIGHT_S = 30.0
@@ -51,7 +57,7 @@ def _leaf(reader: LogReader, decision: str) -> int:
     with Index(reader.directory) as index:
         leaf = index.find(decision)
     if leaf is None:
-        raise NotFound(f"the log holds no decision {decision}")
+        raise NotFound(f"the log holds no decision {decision}{pruned_words(reader.directory)}")
     return leaf
 
 
@@ -123,24 +129,61 @@ def check(
 
 @audit.command()
 def verify(
+    *,
     log: Log = None,
     public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")] = "",
     earlier: Annotated[
         Path | None, typer.Option(help="a checkpoint kept from before: the log must extend it")
     ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="also prove that no answer is missing, or name it")
+    ] = False,
+    since: Annotated[
+        Path | None, typer.Option(help="a checkpoint: only what came after it is counted")
+    ] = None,
+    metrics: Annotated[
+        Path | None, typer.Option(help="a saved /metrics page of the gateway, to compare with")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Check every byte of the log: frames, tree, signatures, consistency and completeness."""
+    if (since or metrics) and not complete:
+        raise ValueError("--since and --metrics belong to --complete")
+    if since and earlier:
+        raise ValueError("give --since or --earlier: the log must extend either")
     chosen, reader = settings(), open_reader(log)
     trusted = public_key or str(load_keyring(chosen).verifier_key(chosen.origin))
-    before = earlier.read_text(encoding="utf-8") if earlier else None
     # A living gateway has answers under way whose numbers are not on disk yet.
     in_flight_s = _IN_FLIGHT_S if has_writer(reader.directory) else 0.0
+    witnesses = [address.key for address in parse_witnesses(chosen.witnesses)]
+    if complete:
+        counted = check_complete(
+            reader.directory,
+            VerifierKey.parse(trusted),
+            since=since.read_text(encoding="utf-8") if since else None,
+            metrics=read_metrics(metrics),
+            in_flight_s=in_flight_s,
+            witnesses=witnesses,
+        )
+        if as_json:
+            print_json(counted.body())
+        else:
+            console.print(
+                counted.findings.text() + counted.text(),
+                soft_wrap=True,
+                markup=False,
+                highlight=False,
+            )
+        raise typer.Exit(0 if counted.ok else 1)
     found = verify_log(
         reader.directory,
         trusted,
-        earlier_checkpoint=before,
+        earlier_checkpoint=earlier.read_text(encoding="utf-8") if earlier else None,
         in_flight_s=in_flight_s,
-        witnesses=[address.key for address in parse_witnesses(chosen.witnesses)],
+        witnesses=witnesses,
     )
-    console.print(found.text(), soft_wrap=True, markup=False, highlight=False)
+    if as_json:
+        print_json(findings_body(found))
+    else:
+        console.print(found.text(), soft_wrap=True, markup=False, highlight=False)
     raise typer.Exit(0 if found.ok else 1)

@@ -90,6 +90,11 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
         markup=False,
         highlight=False,
     )
+    begins = reader.first()
+    if leaves.first == begins + 1 and begins:
+        console.print(
+            f"the log was pruned before leaf {begins}: what is older is not in it", soft_wrap=True
+        )
     if leaves.missing:
         console.print(
             f"{leaves.missing} numbers are missing in it, and no gap explains them; the verifier "

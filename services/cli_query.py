@@ -125,6 +125,9 @@ def parquet(
     check: Annotated[
         bool, typer.Option("--check", help="write nothing; compare what is there with the log")
     ] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop-pruned", help="only remove what the log does not hold any more")
+    ] = False,
     log: Log = None,
     actor: Actor = "",
     reason: Reason = "",
@@ -141,6 +144,10 @@ def parquet(
         actor=actor,
         reason=reason,
     )
+    if drop:
+        dropped = columnar.drop_pruned(reader, destination)
+        console.print(f"removed {dropped} pruned leaves from {destination.name}", soft_wrap=True)
+        return
     if check:
         problems = columnar.check(reader, destination)
         for problem in problems:

@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from audit.boundary import pruned_words
 from audit.errors import NotFound
 from audit.index import Index
 from audit.reader import LogReader
@@ -92,7 +93,7 @@ def _named(chosen: Settings, reader: LogReader, decision: str) -> Decision:
         leaf = index.find(decision)
     event = reader.entry(leaf).event if leaf is not None else None
     if not isinstance(event, Decision):
-        raise NotFound(f"the log holds no decision {decision}")
+        raise NotFound(f"the log holds no decision {decision}{pruned_words(chosen.log_dir)}")
     return event
 
 

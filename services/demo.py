@@ -188,7 +188,7 @@ def _await_explanations(settings: Settings, console: Console) -> None:
     reader = LogReader(settings.log_dir)
     selected: set[str] = set()
     settled: set[str] = set()
-    counted = position = 0
+    counted, position = 0, reader.first()
     with console.status("waiting for explanations and fairness windows"):
         while time.monotonic() < deadline:
             end = reader.size()

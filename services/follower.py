@@ -155,6 +155,7 @@ class Follower:
         return True
 
     def _read(self) -> bool:
+        self._next = max(self._next, self._reader.first())  # what was pruned is not waited for
         end = min(self._reader.size(), self._next + _READ_AT_ONCE)
         for entry in self._reader.entries(self._next, end):
             self._take(entry)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
@@ -20,7 +21,12 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.
 
 
 class Metrics:
-    """The figures of one process."""
+    """The figures of one process.
+
+    Attributes:
+        answered: how many answers were given.
+        recorded: the recorder's name in the log, and how many answers it recorded.
+    """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         """Register the figures."""
@@ -44,6 +50,15 @@ class Metrics:
             registry=registry,
         )
 
+        self._records = Counter(
+            "weighbridge_records",
+            "Answers that were recorded, by the gateway process that the log names.",
+            ["instance"],
+            registry=registry,
+        )
+        self.recorded: Callable[[], tuple[str, int]] = lambda: ("", 0)
+        self._told = 0
+        self.answered = 0
         self._tallies: dict[tuple[str, str, str | None, str], tuple[list[int], list[float]]] = {}
         self._later: asyncio.TimerHandle | None = None
 
@@ -51,6 +66,7 @@ class Metrics:
         self, *, model: str, version: str, arm: str | None, origin: str, seconds: float
     ) -> None:
         """Count one answer; `flush` hands it on."""
+        self.answered += 1
         key = (model, version, arm, origin)
         tally = self._tallies.get(key)
         if tally is None:
@@ -81,6 +97,11 @@ class Metrics:
                     counts[place] = 0
             seconds._sum.inc(total[0])
             total[0] = 0.0
+
+        instance, recorded = self.recorded()
+        if recorded > self._told:
+            self._records.labels(instance).inc(recorded - self._told)
+            self._told = recorded
 
     def refused(self, *, status: int, origin: str) -> None:
         """Count one refusal."""

@@ -96,6 +96,11 @@ class Recorder:
         self._lost: list[int] = []
         self._explaining: set[asyncio.Task[None]] = set()
 
+    @property
+    def under_way(self) -> int:
+        """How many records are on their way: numbered, and neither recorded nor refused."""
+        return self._under_way
+
     async def record(self, taken: Taken) -> Answered:
         """Append the decision; returns after it is as durable as configured.
 

@@ -50,7 +50,7 @@ def write_report(
     reader, seals = LogReader(settings.log_dir), Seals(settings.log_dir, keyring)
     trusted = keyring.verifier_key(settings.origin)
     checkpoint, size = _covering_checkpoint(reader, trusted)
-    entries = [(entry.index, entry.event) for entry in reader.entries(0, size)]
+    entries = [(entry.index, entry.event) for entry in reader.entries(end=size)]
     times = [event.time_us for _, event in entries] or [0]
     findings = verify_log(settings.log_dir, str(trusted))
 

@@ -17,6 +17,8 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from audit.retention import parse_retention
+
 from .access.limits import parse_concurrency
 from .payloadpolicy import parse_policy
 from .witnesses import parse_witnesses
@@ -87,6 +89,13 @@ class Settings(BaseSettings):
     payload_bytes: int = Field(
         64 << 20, ge=0, le=64 << 20, description="largest input or output that is kept"
     )
+    retention: str = Field(
+        "",
+        description="how long records stay: FLOOR..CEILING, then MODEL=… for others; empty: all",
+    )
+    retention_interval_s: float = Field(
+        3600.0, gt=0, description="how often to look what has passed its ceiling"
+    )
     master_key: SecretStr = Field(
         SecretStr(""), description="the master key, hex or base64; empty reads keys/master.key"
     )
@@ -144,6 +153,12 @@ class Settings(BaseSettings):
     @classmethod
     def _policy(cls, text: str) -> str:
         parse_policy(text)
+        return text
+
+    @field_validator("retention")
+    @classmethod
+    def _retention(cls, text: str) -> str:
+        parse_retention(text)
         return text
 
     @field_validator("base_path")

@@ -61,6 +61,7 @@ class Telemetry:
         name = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service}
         self._draw = random.Random(secrets.randbits(256)).getrandbits  # noqa: S311  names, not secrets
         self._traces = _open_traces(Resource.create(name), self._draw) if self.enabled else None
+        self.traced = 0  # answers that have a span
         self._finished: list[tuple[TraceIds, Span]] = []
         self._later: asyncio.TimerHandle | None = None
         self._sampler = TracerProvider(shutdown_on_exit=False).sampler  # as `OTEL_*` says
@@ -102,6 +103,7 @@ class Telemetry:
         finished, self._finished = self._finished, []
         if self._traces is not None:
             for ids, span in finished:
+                self.traced += "weighbridge.decision" in span.attributes
                 self._traces.add(ids, span)
 
     def close(self) -> None:

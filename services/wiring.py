@@ -17,7 +17,7 @@ from audit.cosigning import Cosigning
 from audit.erasing import Erasing
 from audit.notary import Notary
 from audit.reader import LogReader
-from audit.record import AssignmentConfig, Epoch, Event, ModelRegistered, new_id, now_us
+from audit.record import AssignmentConfig, Epoch, Event, ModelRegistered, new_id, now_us, original
 from audit.sample import Rules, Sampler
 from audit.seals import Seals
 from audit.socket_link import serve as serve_notary
@@ -43,10 +43,12 @@ from .models import open_fleet
 from .outcomes import Outcomes
 from .payloadpolicy import parse_policy
 from .recorder import Recorder
+from .retaining import Retaining, open_pruning
 from .router import Router
 from .rpc import Servicer
 from .settings import Settings
 from .settling import settle_memory
+from .tally import Tally
 from .telemetry import Telemetry
 from .witnesses import parse_witnesses, summary
 
@@ -153,8 +155,14 @@ class House:
         self.seals = await asyncio.to_thread(Seals, settings.log_dir, self.keyring, create=True)
         self.erasing = Erasing(self.notary, self.seals)
         await self.erasing.finish()
-        server = await serve_notary(self.notary, settings.run_dir / "notary.sock", self.erasing)
+        self.pruning = open_pruning(self.notary, self.erasing, settings, self.keyring)
+        await self.pruning.finish()
+        server = await serve_notary(
+            self.notary, settings.run_dir / "notary.sock", self.erasing, self.pruning
+        )
         self._stack.push_async_callback(server.close)
+        retaining = Retaining(self.pruning, settings)
+        self._stack.push_async_callback(retaining.close)
         self.outcomes = Outcomes(self.notary, self.keyring)
         await asyncio.to_thread(self._remember, LogReader(settings.log_dir))
         sampler = Sampler(
@@ -173,6 +181,8 @@ class House:
             durability=settings.durability,
             policy=parse_policy(settings.payloads, settings.payload_bytes),
         )
+        self.tally = Tally(self.notary, self.recorder)
+        self._stack.push_async_callback(self.tally.close)
         self._stack.push_async_callback(self.recorder.close)
         await self.notary.append(
             Epoch(
@@ -188,9 +198,13 @@ class House:
         """One pass over the log: the outcomes, and which artefacts were put on record."""
 
         def noted(entry: Any) -> tuple[int, Event]:
-            event = entry.event
+            event = original(entry.event)
             if isinstance(event, ModelRegistered):
-                self._known[event.model, event.version] = f"{event.digest} {event.device}"
+                fact, key = f"{event.digest} {event.device}", (event.model, event.version)
+                if event is entry.event:
+                    self._known[key] = fact
+                else:  # carried over by a pruning: older than what may have come since
+                    self._known.setdefault(key, fact)
             return entry.index, event
 
         self.outcomes.remember(noted(entry) for entry in reader.entries())
@@ -199,6 +213,8 @@ class House:
         settings = self.settings
         metrics = self.metrics = Metrics()
         self._stack.callback(metrics.flush)
+        metrics.recorded = lambda: (self.recorder.instance, self.recorder.recorded)
+        self.tally.start(answered=lambda: metrics.answered, traced=lambda: self.telemetry.traced)
         self.guard = guard = await open_guard(settings, metrics.refused)
         self._stack.push_async_callback(guard.close)
         gate = RpcGate(guard, status_of) if gated(settings) else None

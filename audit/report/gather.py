@@ -7,7 +7,7 @@ experiments are read from the start of the log; counts are of the period alone.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 from ..completeness import Completeness
 from ..events import (
@@ -25,7 +25,9 @@ from ..events import (
     ModelRolledBack,
     Outcome,
     Override,
+    Pruned,
 )
+from ..record import original
 from .data import Period
 
 Entries: TypeAlias = Iterable[tuple[int, Event]]
@@ -81,6 +83,7 @@ class Gathered:
 
     def entry(self, leaf: int, event: Event) -> None:
         """Take in one leaf."""
+        event = original(event)  # one that was carried over when the log was pruned
         self.leaves = max(self.leaves, leaf + 1)
         self._number(event)
         if event.time_us >= self.period.until_us and not isinstance(
@@ -108,6 +111,13 @@ class Gathered:
         elif isinstance(event, Gap):
             self.refused[event.instance] += event.last_seq - event.first_seq + 1
             self.completeness.gap(event.instance, event.first_seq, event.last_seq)
+
+        elif isinstance(event, Pruned):
+            for said in event.numbers:
+                ahead = cast("list[list[int]]", said["ahead"])
+                through = cast("int", said["through"])
+                spans = [(first, last) for first, last in ahead]
+                self.completeness.resume(str(said["instance"]), through, spans)
 
     def _context(self, leaf: int, event: Event) -> None:
         if isinstance(event, Decision):

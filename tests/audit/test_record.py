@@ -36,6 +36,7 @@ _BY_TYPE = {
     "dict[str, int]": st.dictionaries(st.sampled_from(["a", "b", "标签"]), _number),
     "dict[str, JSON]": st.dictionaries(st.sampled_from(["x", "y"]), json_values),
     "list[int]": st.lists(st.integers(0, 2**53 - 1), max_size=3),
+    "list[str]": st.lists(_text, max_size=3),
     "list[dict[str, JSON]]": st.lists(
         st.dictionaries(st.sampled_from(["n", "group"]), json_values), max_size=3
     ),
@@ -76,6 +77,7 @@ def test_the_type_names_are_those_of_the_design():
         "decision", "assignment_config", "model_registered", "model_promoted",
         "model_rolled_back", "outcome", "explanation", "explanation_skipped", "fairness_window",
         "alert", "override", "erasure", "legal_hold", "access", "key_rotation", "epoch", "gap",
+        "counters", "carried", "pruned",
     }  # fmt: skip
 
 

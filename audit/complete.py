@@ -1,0 +1,279 @@
+"""Whether every answer between two checkpoints is in the log: numbers, counters and leaves agree.
+
+    1  the log verifies, and the later checkpoint extends the earlier one   (verify.py)
+    2  of each gateway process every number is a decision's or a gap's, up to the highest one that
+       a decision, a gap or its last `counters` record speaks of
+    3  what the process counted is in the log: at each `counters` record at least as many decisions
+       as it had recorded; recorded and refused are what was handed out; answered is no more than
+       recorded, and traced no more than answered
+    4  the process said at its end that nothing was on its way; else what came after its last
+       number cannot be known, and that is said
+    5  what the gateway's own metrics count (`weighbridge_records_total`), if given, is in the log
+Rule: reads files only. Of a pruned log, counting goes on from what the `pruned` record states.
+Read next: completeness.py (the numbers), services/tally.py (who counts).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .boundary import read_boundary
+from .canonical import loads
+from .completeness import Completeness, Missing
+from .cosignature import CosignerKey
+from .errors import DecodeError
+from .findings import Findings
+from .note import VerifierKey, open_checkpoint
+from .reader import LogReader
+from .record import ALL
+from .verify import verify_log
+
+__all__ = ["Completed", "InstanceCount", "check_complete"]
+
+_NUMBERED = {"decision", "gap", "counters"}
+_TYPES = {kind.type for kind in ALL}
+
+
+@dataclass(slots=True)
+class InstanceCount:
+    """One gateway process between the two checkpoints.
+
+    Attributes:
+        first, last: the lowest and highest number seen; 0 where there is none.
+        decisions, refused: leaves and gap numbers between the checkpoints.
+        counted: its last `counters` record, by field; None if there is none.
+        missing: ranges of numbers that nothing accounts for.
+    """
+
+    instance: str
+    first: int = 0
+    last: int = 0
+    decisions: int = 0
+    refused: int = 0
+    counted: dict[str, Any] | None = None
+    missing: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process said that nothing was on its way."""
+        return bool(self.counted and self.counted["final"])
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What was found.
+
+    Attributes:
+        findings: of `verify_log`.
+        first, end: the leaves [first, end) between the checkpoints.
+        records: how many of each type are there.
+        instances: by name, in order of appearance.
+        problems: what does not agree; empty if all does.
+        notes: what cannot be known.
+    """
+
+    findings: Findings
+    first: int
+    end: int
+    records: dict[str, int]
+    instances: dict[str, InstanceCount]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is missing."""
+        return self.findings.ok and not self.problems
+
+    def body(self) -> dict[str, Any]:
+        """Everything, for programs: JSON types only."""
+        instances = {
+            name: asdict(one) | {"ended": one.ended} for name, one in self.instances.items()
+        }
+        return {
+            "ok": self.ok,
+            "origin": self.findings.origin,
+            "from_leaf": self.first,
+            "to_leaf": self.end,
+            "records": self.records,
+            "instances": instances,
+            "problems": [*map(str, self.findings.problems), *self.problems],
+            "notes": [*self.findings.notes, *self.notes],
+        }
+
+    def text(self) -> str:
+        """The same as plain text, after that of the findings."""
+        count = self.end - self.first
+        kinds = ", ".join(f"{n} {name}" for name, n in sorted(self.records.items()))
+        lines = [f"between    leaves {self.first} to {self.end - 1}: {count} = {kinds or 'none'}"]
+        for one in self.instances.values():
+            ended = "ended in order" if one.ended else "did not say that it ended"
+            lines.append(
+                f"instance   {one.instance}: numbers {one.first} to {one.last}, {one.decisions} "
+                f"recorded, {one.refused} refused, {ended}"
+            )
+        lines += [f"note       {note}" for note in self.notes]
+        lines += [f"PROBLEM    {problem}" for problem in self.problems]
+        verdict = "no answer is missing" if self.ok else "something is missing or contradicts"
+        return "\n".join([*lines, f"complete   {verdict}", ""])
+
+
+def check_complete(
+    directory: Path,
+    key: VerifierKey,
+    *,
+    since: str | None = None,
+    metrics: Mapping[str, int] | None = None,
+    in_flight_s: float = 0.0,
+    witnesses: Sequence[CosignerKey] = (),
+) -> Completed:
+    """Check that no answer is missing between two checkpoints.
+
+    Args:
+        directory: the log's.
+        key: its public key.
+        since: the earlier checkpoint, a signed note; from the beginning if None.
+        metrics: what gateway processes say that they recorded, by instance.
+        in_flight_s: as verify_log's.
+        witnesses: as verify_log's.
+
+    Raises:
+        NoteError: a checkpoint is not signed by this key.
+        NotFound, LogDamaged, DecodeError: the log cannot be read that far.
+    """
+    findings = verify_log(
+        directory,
+        key,
+        earlier_checkpoint=since,
+        in_flight_s=in_flight_s,
+        witnesses=witnesses,
+    )
+    reader = LogReader(directory)
+    end = open_checkpoint(reader.checkpoint(), key).size
+    start = 0 if since is None else open_checkpoint(since, key).size
+    counting = _Counting(directory, max(start, reader.first()))
+    for leaf, data in reader.raw(None, end):
+        body = loads(data)
+        if not isinstance(body, dict):
+            raise DecodeError(f"could not count leaf {leaf}: it is not an event")
+        counting.entry(leaf, body)
+    counting.finish(in_flight_s, metrics or {})
+    return Completed(
+        findings,
+        counting.start,
+        end,
+        dict(counting.records),
+        counting.instances,
+        tuple(counting.problems),
+        tuple(counting.notes),
+    )
+
+
+class _Counting:
+    """Takes all leaves in order; counts those from `start` on."""
+
+    def __init__(self, directory: Path, start: int) -> None:
+        self.start = start
+        self.records: Counter[str] = Counter()
+        self.instances: dict[str, InstanceCount] = {}
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self._numbers = Completeness()
+        self._decisions: Counter[str] = Counter()  # from the log's beginning, as far as known
+        self._through: dict[str, int] | None = None
+        self._last_us = 0
+        boundary = read_boundary(directory)
+        for said in boundary.record.numbers if boundary else ():
+            name, through, ahead = str(said["instance"]), int(str(said["through"])), said["ahead"]
+            spans: Any = ahead
+            self._numbers.resume(name, through, [(first, last) for first, last in spans])
+            self._decisions[name] = through + sum(last - first + 1 for first, last in spans)
+
+    def entry(self, leaf: int, body: dict[str, Any]) -> None:
+        """Count one leaf."""
+        if leaf >= self.start and self._through is None:
+            self._through = self._numbers.instances()
+        kind, inside = str(body.get("type")), leaf >= self.start
+        if inside:
+            self.records[kind if kind in _TYPES else "unknown"] += 1
+        self._last_us = max(self._last_us, int(body.get("time_us", 0)))
+        if kind not in _NUMBERED:
+            return
+        name = str(body["instance"])
+        one = self.instances.setdefault(name, InstanceCount(name)) if inside else None
+        if kind == "decision":
+            self._numbers.decision(name, body["seq"], body["time_us"])
+            self._decisions[name] += 1
+            self._seen(one, body["seq"], body["seq"])
+            if one is not None:
+                one.decisions += 1
+        elif kind == "gap":
+            self._numbers.gap(name, body["first_seq"], body["last_seq"])
+            self._seen(one, body["first_seq"], body["last_seq"])
+            if one is not None:
+                one.refused += body["last_seq"] - body["first_seq"] + 1
+        else:
+            self._counters(leaf, body, one)
+
+    def _counters(self, leaf: int, body: dict[str, Any], one: InstanceCount | None) -> None:
+        name, seq, recorded = str(body["instance"]), body["seq"], body["recorded"]
+        if body["final"]:  # else some may have been on their way for ever
+            self._numbers.claim(name, seq, body["time_us"])
+        if one is None:
+            return
+        one.counted = {field: body[field] for field in _COUNTED}
+        where = f"instance {name}, counters at leaf {leaf}"
+        if recorded > self._decisions[name]:
+            there = self._decisions[name]
+            self.problems.append(f"{where}: {recorded} answers were recorded, {there} are there")
+        handed = recorded + body["refused"]
+        if handed > seq or (body["final"] and handed != seq):
+            self.problems.append(f"{where}: {seq} numbers, but {handed} recorded or refused")
+        if body["answered"] > recorded:
+            more = body["answered"] - recorded
+            self.problems.append(f"{where}: {more} answers were given without a record")
+        if body["traced"] > body["answered"]:
+            self.problems.append(f"{where}: more traces ({body['traced']}) than answers")
+
+    @staticmethod
+    def _seen(one: InstanceCount | None, first: int, last: int) -> None:
+        if one is not None:
+            one.first = min(one.first or first, first)
+            one.last = max(one.last, last)
+
+    def finish(self, in_flight_s: float, metrics: Mapping[str, int]) -> None:
+        """Judge what is missing."""
+        for missing in self._numbers.missing():
+            self._missing(missing, in_flight_s)
+        for name, one in self.instances.items():
+            if not one.ended:
+                self.notes.append(
+                    f"instance {name} did not say that it ended: it is running, or was killed; "
+                    f"what it answered after number {one.last} cannot be known from the log"
+                )
+        for name, counted in metrics.items():
+            there = self._decisions[name]
+            if counted > there:
+                self.problems.append(
+                    f"instance {name}: the gateway counts {counted} recorded answers, the log has "
+                    f"{there}"
+                )
+
+    def _missing(self, missing: Missing, in_flight_s: float) -> None:
+        through = (self._through or {}).get(missing.instance, 0)
+        first = max(missing.first, through + 1)
+        if first > missing.last:
+            return
+        name = missing.instance
+        span = f"{first}" if first == missing.last else f"{first} to {missing.last}"
+        age_us = self._last_us - missing.next_time_us
+        if missing.next_time_us and age_us < in_flight_s * 1_000_000:
+            self.notes.append(f"instance {name}: number {span} may still be on its way")
+            return
+        self.instances.setdefault(name, InstanceCount(name)).missing.append((first, missing.last))
+        self.problems.append(f"instance {name}: number {span} is missing and no gap explains it")
+
+
+_COUNTED = ("seq", "recorded", "refused", "answered", "traced", "final")

@@ -1,0 +1,139 @@
+"""Names, modes and leftovers in a log's folder, the index, and who holds the lock.
+
+Rule: a name that is not one of the log's is foreign, and is named; only what holds keys or payloads
+must be closed to others, and nothing may be writable by others. Reads only.
+Read next: fsck.py (levels and what they mean).
+"""
+
+import os
+import re
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from .errors import LogDamaged
+from .index import VERSION
+from .log import has_writer
+from .reader import LogReader
+
+__all__ = ["Level", "Seen", "files_seen", "lock_holder"]
+
+Level = Literal["fine", "note", "mend", "damage"]
+
+_KNOWN: Final = re.compile(
+    r"wal|wal/\d{20}\.(wal|carry)|committed|checkpoint|pruned|lock|index\.sqlite(-wal|-shm)?"
+    r"|tile(/.*)?|checkpoints(/\d+)?|cosigned(/[0-9a-f]{16})?"
+    r"|blobs(/(\d{8}\.seg|subjects\.keys|seal\.roots|seal|seal/[0-9a-f]{4}(\.new)?))?"
+)
+_START: Final = "nothing: the next start mends it"
+
+
+class Seen(NamedTuple):
+    """One thing in the folder.
+
+    Attributes:
+        path: relative to the log.
+        level: see fsck.py.
+        what: what is there.
+        means: what that says about the log.
+        todo: what to do.
+    """
+
+    path: str
+    level: Level
+    what: str
+    means: str = ""
+    todo: str = ""
+
+
+def files_seen(directory: Path, *, alive: bool) -> Iterator[Seen]:
+    """Everything about the files that needs no log to be read."""
+    yield _lock_seen(directory, alive=alive)
+    for folder, folders, files in os.walk(directory):
+        base = Path(folder)
+        for name in sorted([*folders, *files]):
+            yield from _one(directory, base / name, alive=alive)
+        if base == directory / "tile":
+            folders.clear()  # a million files; `verify` knows each of them
+    yield from _index_seen(directory)
+
+
+def _one(directory: Path, path: Path, *, alive: bool) -> Iterator[Seen]:
+    name = str(path.relative_to(directory))
+    level: Level = "note" if alive else "mend"
+    if name.endswith(".tmp"):
+        means = "a file that is being replaced" if alive else "left over from a crash"
+        todo = "nothing" if alive else "nothing; weighbridge audit fsck --repair removes it"
+        yield Seen(name, level, "a file that never got its name", means, todo)
+        return
+    if name.endswith(".new"):
+        means = "an erasure is under way" if alive else "an erasure was interrupted"
+        yield Seen(name, level, "keys that are to replace others", means, _START)
+    if not _KNOWN.fullmatch(name):
+        means = "not part of the log; nothing reads it"
+        yield Seen(name, "note", "a foreign file", means, "remove it if you know what it is")
+        return
+    with suppress(FileNotFoundError):
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        private = name == "blobs" or name.startswith("blobs/")
+        if mode & (0o077 if private else 0o022):
+            what = f"mode {mode:04o}"
+            means = "others may read keys or payloads" if private else "others may write to it"
+            todo = f"chmod {'go-rwx' if private else 'go-w'} {path}"
+            yield Seen(name, "mend", what, means, todo)
+
+
+def _lock_seen(directory: Path, *, alive: bool) -> Seen:
+    if not alive:
+        return Seen("lock", "fine", "free: no process writes the log")
+    holder = lock_holder(directory)
+    who = "another process" if holder is None else f"process {holder}"
+    return Seen("lock", "note", f"held by {who}", "the log is being written", "nothing")
+
+
+def lock_holder(directory: Path) -> int | None:
+    """The process that writes the log, if the system tells (proc(5), "locks")."""
+    if not has_writer(directory):
+        return None
+    with suppress(OSError, ValueError, IndexError):
+        inode = (directory / "lock").stat().st_ino
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and int(words[5].rpartition(":")[2]) == inode:
+                return int(words[4])
+    return None
+
+
+def _index_seen(directory: Path) -> Iterator[Seen]:
+    """The index: whole, of this version, and how far behind."""
+    path = directory / "index.sqlite"
+    if not path.exists():
+        return
+    todo = "nothing: whoever asks next makes it anew; --repair does it now"
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
+            checked = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            tip = db.execute("SELECT leaf FROM tip").fetchone() if version == VERSION else None
+    except sqlite3.DatabaseError as exc:
+        yield Seen(path.name, "mend", f"damaged: {exc}", "derived: it proves nothing", todo)
+        return
+    if checked != "ok" or version != VERSION:
+        what = "damaged" if checked != "ok" else f"of version {version}, now it is {VERSION}"
+        yield Seen(path.name, "mend", what, "derived: it proves nothing", todo)
+        return
+    holds = 0 if tip is None else tip[0] + 1
+    try:
+        size = LogReader(directory).size()
+    except LogDamaged:
+        size = holds  # fsck says so
+    if holds > size:
+        yield Seen(path.name, "mend", f"knows {holds} leaves of {size}", "of another log", todo)
+    elif holds < size:
+        what = f"{size - holds} leaves behind"
+        yield Seen(path.name, "note", what, "normal: it catches up when it is asked", "nothing")
+    else:
+        yield Seen(path.name, "fine", f"knows {holds} leaves")

@@ -1,0 +1,97 @@
+"""Derived files made anew from the truth: tiles and bundles, and the index.
+
+Rule: the write-ahead log, checkpoints, payloads and keys are never touched. The leaves must give
+the signed root, else nothing is written: tiles of a wrong log would only hide what is wrong. Takes
+the writer's lock.
+Read next: fsck.py (what is wrong).
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from .boundary import read_boundary
+from .errors import LogDamaged, ProofError
+from .index import Index
+from .log import take_lock
+from .note import VerifierKey
+from .publish import load_checkpoint
+from .reader import LogReader
+from .tiles import Tile, TileBuilder, write_tile
+
+__all__ = ["rebuild_derived"]
+
+
+def rebuild_derived(directory: Path, key: VerifierKey, wrong: Iterable[str] = ()) -> list[str]:
+    """Make tiles and index anew; what was written or removed, relative to the log.
+
+    Args:
+        directory: the log's.
+        key: its public key.
+        wrong: tile files that are known to be wrong or to belong to nothing.
+
+    Raises:
+        LogLocked: a server writes the log.
+        LogDamaged, ProofError: the leaves do not give the signed root; nothing was written.
+        OSError: the disk refused; run it again.
+    """
+    lock = take_lock(directory)
+    try:
+        done = _rebuild_tiles(directory, key, wrong)
+        done += _leftovers(directory)
+        if (directory / "index.sqlite").exists():
+            with Index(directory) as index:
+                index.rebuild()
+            done.append("index.sqlite")
+    finally:
+        os.close(lock)
+    return done
+
+
+def _rebuild_tiles(directory: Path, key: VerifierKey, wrong: Iterable[str]) -> list[str]:
+    signed = load_checkpoint(directory, key)
+    if signed is None:
+        return []  # the next start signs, and makes tiles
+    _grow(directory, signed.size, signed.root, write=False)
+    done = []
+    for name in wrong:
+        if name.startswith("tile/") and (directory / name).is_file():
+            (directory / name).unlink()
+            done.append(name)
+    return done + _grow(directory, signed.size, signed.root, write=True)
+
+
+def _grow(directory: Path, size: int, root: bytes, *, write: bool) -> list[str]:
+    """Grow the tree from the leaves, and write each tile that is not what it must be."""
+    written: list[str] = []
+
+    def put(tile: Tile, data: bytes) -> None:
+        path = directory / tile.path()
+        if write and not (path.is_file() and path.read_bytes() == data):
+            write_tile(directory, tile, data)
+            written.append(tile.path())
+
+    tiles = TileBuilder(put)
+    boundary = read_boundary(directory)
+    if boundary is not None:
+        tiles.begin(boundary.first_leaf, boundary.whole_rows())
+    for _, entry in LogReader(directory).raw(end=size):
+        tiles.append(entry)
+    if tiles.size != size:
+        raise LogDamaged(
+            directory / "wal", offset=None, expected=f"{size} leaves", found=f"{tiles.size}"
+        )
+    if tiles.frontier.root() != root:
+        raise ProofError(
+            f"could not rebuild the tiles: the {size} leaves do not give the signed root"
+        )
+    for tile, data in tiles.edge():
+        put(tile, data)
+    return written
+
+
+def _leftovers(directory: Path) -> list[str]:
+    found = [path for path in directory.rglob("*.tmp") if path.is_file()]
+    for path in found:
+        path.unlink()
+    return [str(path.relative_to(directory)) for path in found]

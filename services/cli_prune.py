@@ -1,0 +1,112 @@
+"""`weighbridge audit prune`: remove what retention allows, with a gateway running or none.
+
+Rule: where a gateway holds the log it is asked over the notary's socket, and goes by its own
+settings; else this command is the log's writer for as long as it runs, and goes by the same
+settings as a server that were started here. Nothing is removed without a record that says so first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import sys
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from audit.erasing import Erasing
+from audit.errors import NotFound
+from audit.log import has_writer
+from audit.notary import Notary
+from audit.seals import Seals
+from audit.socket_link import NotaryClient
+
+from .masterkey import load_keyring
+from .retaining import open_pruning
+from .settings import Settings, settings
+
+__all__ = ["prune"]
+
+console = Console(markup=False, highlight=False)
+_TIMEOUT_S = 600.0
+
+
+def prune(
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="why; stands in the log in clear")] = "",
+    actor: Annotated[
+        str, typer.Option("--actor", help="who; the user of this shell if left out")
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only say what would go, and why not more")
+    ] = False,
+    due: Annotated[
+        bool, typer.Option("--due", help="leave what no ceiling asks for, as the gateway does")
+    ] = False,
+    roll: Annotated[
+        bool, typer.Option("--roll", help="end the segment being written first, so that it may go")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Remove the oldest segments of the log, as far as WEIGHBRIDGE_RETENTION allows; recorded."""
+    chosen = settings()
+    if not chosen.log_dir.is_dir():
+        raise NotFound(f"there is no log in {chosen.log_dir}")
+    if not (reason or dry_run):
+        raise ValueError("say why: --reason TEXT; or only look: --dry-run")
+    asked = {
+        "do": "plan" if dry_run else "prune",
+        "due_only": due,
+        "roll": roll,
+        "actor": actor or getpass.getuser(),
+        "reason": reason,
+    }
+    found = asyncio.run(_ask(chosen, asked))
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(found, option=orjson.OPT_INDENT_2) + b"\n")
+    elif dry_run:
+        _show(found)
+    else:
+        console.print(
+            f"pruned {found['segments']} segments; the log begins at leaf {found['first_leaf']}, "
+            f"as leaf {found['leaf']} says; {found['keys']} data keys were destroyed",
+            soft_wrap=True,
+        )
+
+
+async def _ask(chosen: Settings, asked: dict[str, Any]) -> dict[str, Any]:
+    if has_writer(chosen.log_dir):
+        client = NotaryClient(chosen.run_dir / "notary.sock", timeout_s=_TIMEOUT_S)
+        try:
+            return await client.ask(asked)
+        finally:
+            await client.close()
+    keyring = load_keyring(chosen)
+    notary = await Notary.open(chosen.log_dir, keyring, origin=chosen.origin)
+    try:
+        erasing = Erasing(notary, Seals(chosen.log_dir, keyring, create=True))
+        await erasing.finish()
+        pruning = open_pruning(notary, erasing, chosen, keyring)
+        await pruning.finish()
+        return dict(await pruning.answer(asked))
+    finally:
+        await notary.close()
+
+
+def _show(plan: dict[str, Any]) -> None:
+    table = Table("leaves", "bytes", "goes", "why", box=None)
+    for segment in plan["segments"]:
+        leaves = f"{segment['first']} to {segment['end'] - 1}"
+        goes = "yes" if segment["end"] <= plan["kept_from"] else "no"
+        table.add_row(leaves, str(segment["length"]), goes, segment["why"])
+    if plan["segments"]:
+        console.print(table)
+    if plan["why_not"] is None:
+        last = plan["first_leaf"] - 1
+        console.print(f"would prune the leaves {plan['from_leaf']} to {last}", soft_wrap=True)
+    else:
+        console.print(f"nothing would go: {plan['why_not']}", soft_wrap=True)
+    console.print("the segment that is being written never goes; --roll ends it first")

@@ -1,0 +1,147 @@
+"""What reads a pruned log: packs, Parquet files, questions, reports, the notary's socket."""
+
+import pytest
+
+from audit.errors import LeafPruned, NotPrunable
+from audit.manifest import Destination, ParquetMismatch
+from audit.parquet import check, drop_pruned, export
+from audit.pruneplan import Plan
+from audit.reader import LogReader
+from audit.record import original
+from audit.report.data import Period
+from audit.report.gather import gather
+from audit.socket_link import NotaryClient, serve
+from audit.sql import Tables
+from tests.audit.packworld import export as export_pack
+from tests.audit.packworld import verify
+from tests.audit.pruneworld import living
+from tests.audit.test_pruning import old_and_new
+from tests.audit.worlds import ORIGIN, World, decision, make_keyring
+
+
+@pytest.fixture
+def ring(tmp_path):
+    return make_keyring(tmp_path / "keys")
+
+
+async def spread(log):
+    """400 decisions that may go and 400 that stay, a millisecond apart."""
+    for seq in range(1, 801):
+        if seq == 401:
+            await log.pruning.roll()
+        await log.notary.append(decision(seq))
+    await log.notary.checkpoint()
+    log.hours = 0.000_111  # 0.4 s
+
+
+async def test_a_pack_of_a_pruned_log_satisfies_the_verifier(tmp_path, ring, capsys) -> None:
+    async with living(tmp_path, ring, "0s..") as log:
+        await spread(log)
+        earlier = LogReader(log.directory).checkpoint()
+        await log.prune()
+        await log.notary.checkpoint()
+        world = World(log.directory, ring, ())
+        for first, last in ((500, 600), (1, 700), (257, 300), (258, 258)):
+            pack = export_pack(world, first, last, since=earlier)
+            said = verify(pack, tmp_path, capsys, "--key", log.ring.verifier_key(ORIGIN))
+            assert (said.status, said.problems) == (0, []), said.text
+        for first, last in ((1, 200), (100, 256)):
+            with pytest.raises(LeafPruned, match="records of that time were pruned"):
+                export_pack(world, first, last)
+
+
+async def test_an_older_checkpoint_is_refused_in_words(tmp_path, ring) -> None:
+    async with living(tmp_path, ring, "0s..") as log:
+        await log.notary.append(decision(1, instance="0000000b"))
+        await log.notary.checkpoint()
+        earlier = LogReader(log.directory).checkpoint()
+        await spread(log)
+        await log.prune()
+        await log.notary.checkpoint()
+        with pytest.raises(LeafPruned, match="keep one of 256 or more"):
+            export_pack(World(log.directory, ring, ()), 500, 600, since=earlier)
+
+
+async def test_parquet_files_outlast_the_leaves_until_they_are_dropped(tmp_path, ring) -> None:
+    async with living(tmp_path, ring, "0s..") as log:
+        await spread(log)
+        reader, kept = LogReader(log.directory), Destination(str(tmp_path / "kept"))
+        export(reader, kept)
+        late = Destination(str(tmp_path / "late"))
+        await log.prune()
+        await log.notary.checkpoint()
+        assert export(reader, kept, all_signed=True).end == reader.size()
+        assert check(reader, kept) == []
+        count = "select count(*), min(leaf) from decision"
+        with Tables(reader, kept) as tables:
+            assert list(tables.ask(count).rows) == [(800, 0)]
+        with Tables(reader) as tables:
+            assert list(tables.ask(count).rows) == [(544, 256)]
+        assert export(reader, late, all_signed=True).first == 256
+        assert check(reader, late) == []
+        dropped = drop_pruned(reader, kept)
+        assert 200 < dropped <= 256
+        assert check(reader, kept) == []
+        with Tables(reader, kept) as tables:
+            assert list(tables.ask(count).rows) == [(800 - dropped, dropped)]
+        assert drop_pruned(reader, kept) == 0
+
+
+async def test_an_export_that_missed_leaves_begins_elsewhere(tmp_path, ring) -> None:
+    async with living(tmp_path, ring, "0s..") as log:
+        for seq in range(1, 101):
+            await log.notary.append(decision(seq))
+        await log.notary.checkpoint()
+        reader, kept = LogReader(log.directory), Destination(str(tmp_path / "kept"))
+        export(reader, kept, all_signed=True)
+        await spread_from(log, 101)
+        await log.prune()
+        with pytest.raises(ParquetMismatch, match="begins at 256, because it was pruned"):
+            export(reader, kept)
+
+
+async def spread_from(log, first):
+    for seq in range(first, 601):
+        await log.notary.append(decision(seq))
+    await log.pruning.roll()
+    await log.notary.append(decision(601))
+    await log.notary.checkpoint()
+    log.hours = 0.000_111
+
+
+async def test_the_report_counts_on_from_what_was_pruned(tmp_path, ring) -> None:
+    async with living(tmp_path, ring) as log:
+        await old_and_new(log)
+        await log.prune()
+        entries = [(entry.index, entry.event) for entry in LogReader(log.directory).entries()]
+    found = gather(entries, Period(since_us=0, until_us=1 << 60))
+    assert found.completeness.missing() == []
+    assert found.completeness.instances() == {"0000000a": 1100}
+    assert set(found.configs) == {"cd" * 32}
+    assert len(found.registered) == 1
+    assert {original(event).type for _, event in entries} >= {"pruned", "epoch"}
+
+
+async def test_another_process_asks_for_it_over_the_socket(tmp_path, ring) -> None:
+    async with living(tmp_path, ring) as log:
+        await old_and_new(log)
+        server = await serve(log.notary, tmp_path / "s", log.erasing, log.pruning)
+        client = NotaryClient(tmp_path / "s")
+        try:
+            plan = await client.ask({"do": "plan"})
+            assert (plan["first_leaf"], plan["why_not"]) == (512, None)
+            assert plan["segments"][0]["why"] == "every floor is passed"
+            assert LogReader(log.directory).first() == 0
+            done = await client.ask({"do": "prune", "actor": "x", "reason": "y"})
+            assert done["first_leaf"] == 512
+            with pytest.raises(NotPrunable, match="must be kept"):
+                await client.ask({"do": "prune", "actor": "x", "reason": "y"})
+        finally:
+            await client.close()
+            await server.close()
+
+
+def test_a_plan_without_segments_says_so() -> None:
+    plan = Plan(0, 0, 0, (), 0)
+    assert (plan.anything, plan.going) == (False, 0)
+    assert "share a bundle" in plan.why_not
