@@ -47,7 +47,7 @@ class Keyring:
 
     Args:
         log_seed: 32 bytes; empty in a process that must not sign.
-        master: 32 bytes.
+        master: 32 bytes; empty in a process that is lent what follows from it (lent_seals.py).
         unit: 32 bytes.
         random: source of nonces.
     """
@@ -165,6 +165,8 @@ class Keyring:
 
     @cached_property
     def _masters(self) -> Mac:
+        if not self.master:
+            raise KeyFileError("could not use the master key: this process does not have it")
         return Mac(self.master)
 
 

@@ -199,6 +199,10 @@ class NotaryClient(EventAppender):
             self._runner.cancel()
             with suppress(asyncio.CancelledError):
                 await self._runner
+        if self._stream is not None:
+            self._stream.hang_up()
+            await self._stream.over.wait()
+            self._stream = None
         if self._sweep is not None:
             self._sweep.cancel()
         self._refuse_all("the client was closed")
@@ -296,7 +300,8 @@ class NotaryClient(EventAppender):
                 self._away = _why(error)
             else:
                 pause_s = _FIRST_PAUSE_S
-                self._away = await stream.over
+                await stream.over.wait()
+                self._away = stream.why
                 self._stream, self._away_since = None, loop.time()
             self._lost_patience(loop.time())
             # The connection ended or never came to be. What waits is sent again on the next.
@@ -341,7 +346,7 @@ class _Stream(FrameStream):
         self._client = client
         self.made = False
         self.greeted: asyncio.Future[str] = self._loop.create_future()
-        self.over: asyncio.Future[str] = self._loop.create_future()
+        self.over, self.why = asyncio.Event(), ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note that there is something to hang up."""
@@ -371,8 +376,8 @@ class _Stream(FrameStream):
         if not self.greeted.done():
             self.greeted.set_exception(ConnectionError(reason))
             self.greeted.exception()  # whoever gave up on it does not want to hear of it
-        if not self.over.done():
-            self.over.set_result(reason)
+        self.why = reason
+        self.over.set()
 
 
 def _settle(future: asyncio.Future[Any], found: object, error: AuditError | None) -> None:
