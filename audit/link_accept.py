@@ -47,6 +47,7 @@ class Acceptor:
         self._coming: set[asyncio.Task[None]] = set()
         self._inside: set[asyncio.BaseTransport] = set()
         self._task: asyncio.Task[None] | None = None
+        self._said, self._turned_away = -1.0, 0
 
     def start(self) -> None:
         """Begin to accept."""
@@ -72,11 +73,20 @@ class Acceptor:
             host = str(address[0]) if address else ""
             if not self._room_for(host):
                 connection.close()
+                self._say("there are too many")
                 continue
             self._strangers[host] += 1
             task = loop.create_task(self._let_in(connection, host))
             self._coming.add(task)
             task.add_done_callback(self._coming.discard)
+
+    def _say(self, why: str) -> None:
+        """One line a second at most: a flood must not fill the process log."""
+        self._turned_away += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._said >= 1:
+            count, self._said, self._turned_away = self._turned_away, now, 0
+            _LOGGER.warning("turned %d strangers away from the notary, the last: %s", count, why)
 
     def _room_for(self, host: str) -> bool:
         self._inside = {one for one in self._inside if not one.is_closing()}
@@ -98,7 +108,7 @@ class Acceptor:
             self._inside.add(transport)
         except OSError as error:  # a refused certificate is one, too
             connection.close()
-            _LOGGER.warning("turned a stranger away from the notary: %s", _why(error))
+            self._say(_why(error))
         finally:
             self._strangers[host] -= 1
             if not self._strangers[host]:
@@ -114,7 +124,7 @@ def keep_alive(connection: socket.socket) -> None:
 
 
 def _why(error: OSError) -> str:
-    """One word for the process log; a flood must not be able to fill it with more."""
+    """In a few words, for the process log."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return str(error.verify_message)
     if isinstance(error, ssl.SSLError):

@@ -137,6 +137,8 @@ class NotaryServer:
     Attributes:
         path: of the Unix socket, if it is one.
         port: that it listens on, if it is TCP.
+        connections: those that are open.
+        on_stored: told of each event that a connection brought, after it was stored.
     """
 
     def __init__(self, notary: Notary, handlers: Handlers, *, frame_s: float) -> None:
@@ -145,8 +147,9 @@ class NotaryServer:
         self._notary = notary
         self._handlers = handlers
         self._frame_s = frame_s
+        self.on_stored: Callable[[Event], None] = lambda _: None
         self._acceptor: Acceptor | None = None
-        self._connections: set[_Connection] = set()
+        self.connections: set[_Connection] = set()
 
     def accept(self, acceptor: Acceptor) -> None:
         """Begin to let others in."""
@@ -155,12 +158,12 @@ class NotaryServer:
 
     def connection(self) -> "_Connection":
         """What speaks to one more client."""
-        return _Connection(self._notary, self._handlers, self._connections, self._frame_s)
+        return _Connection(self, self._notary, self._handlers, self._frame_s)
 
     def tell(self, what: Mapping[str, JSON]) -> None:
         """Send a notice to everybody who is connected."""
         frame = format_frame(0, NOTICE, format_json(what))
-        for connection in self._connections:
+        for connection in self.connections:
             connection.send(frame)
 
     async def close(self) -> None:
@@ -171,8 +174,8 @@ class NotaryServer:
             self.path.unlink(missing_ok=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
-                await asyncio.gather(*(one.finish() for one in self._connections))
-        for connection in list(self._connections):
+                await asyncio.gather(*(one.finish() for one in self.connections))
+        for connection in list(self.connections):
             connection.hang_up()
 
 
@@ -180,10 +183,10 @@ class _Connection(FrameStream):
     """One client."""
 
     def __init__(
-        self, notary: Notary, handlers: Handlers, peers: set["_Connection"], frame_s: float
+        self, server: NotaryServer, notary: Notary, handlers: Handlers, frame_s: float
     ) -> None:
         super().__init__(frame_s=frame_s)
-        self._notary, self._handlers, self._peers = notary, handlers, peers
+        self._server, self._notary, self._handlers = server, notary, handlers
         self._asked = self._asked_bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -193,12 +196,12 @@ class _Connection(FrameStream):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
         super().connection_made(transport)
-        self._peers.add(self)
+        self._server.connections.add(self)
         self.send(format_greeting(self._notary.origin))
 
     def ended(self, reason: str) -> None:  # noqa: ARG002  what it asked for is still stored
         """Forget it."""
-        self._peers.discard(self)
+        self._server.connections.discard(self)
 
     async def finish(self) -> None:
         """Read no more, answer what was asked, say goodbye."""
@@ -226,9 +229,12 @@ class _Connection(FrameStream):
 
     def _append(self, number: int, body: bytes) -> None:
         size = len(body)
+        event: Event | None = None
 
         def told(receipt: Receipt | None, error: AuditError | None) -> None:
             if receipt is not None:
+                if event is not None:
+                    self._server.on_stored(event)
                 reply = format_stored(receipt.index, receipt.leaf_hash)
                 self._answer(format_frame(number, STORED, reply), size)
             else:

@@ -142,6 +142,7 @@ class LocalLedger:
             self._serving(await serve_tcp(self.notary, host, port, tls, handlers=handlers))
 
     def _serving(self, server: NotaryServer) -> None:
+        server.on_stored = self._stored
         self._servers.append(server)
         self._stack.push_async_callback(server.close)
 
@@ -166,12 +167,14 @@ class LocalLedger:
         """One pass over the log: the outcomes, and which artefacts were put on record."""
 
         def noted(entry: Any) -> tuple[int, Event]:
-            event = entry.event
-            if isinstance(event, ModelRegistered):
-                self.known[event.model, event.version] = f"{event.digest} {event.device}"
-            return entry.index, event
+            self._stored(entry.event)
+            return entry.index, entry.event
 
         self.outcomes.remember(noted(entry) for entry in reader.entries())
+
+    def _stored(self, event: Event) -> None:
+        if isinstance(event, ModelRegistered):
+            self.known[event.model, event.version] = f"{event.digest} {event.device}"
 
     # --- what others may ask --------------------------------------------------------------------
 
