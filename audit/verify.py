@@ -175,7 +175,7 @@ def _cosigned(
 
 
 def _strays(directory: Path, found: Collector) -> None:
-    known = {"wal", "tile", "blobs", "lock", "committed", CHECKPOINT_NAME, COSIGNED_NAME}
+    known = {"wal", "tile", "blobs", "lock", "committed", "ids", CHECKPOINT_NAME, COSIGNED_NAME}
     for path in sorted(directory.iterdir()):
         if path.name not in known and not path.name.startswith("index.sqlite"):
             found.note(f"{path.name} is not part of the log and was not checked")
