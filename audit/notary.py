@@ -39,7 +39,7 @@ from .groups import GroupWriter, Pending
 from .keys import Keyring
 from .log import Log, Record
 from .merkle import leaf_hash
-from .note import Checkpoint
+from .note import Checkpoint, Signer, VerifierKey
 from .olderids import OlderIds
 from .prove import prove
 from .reader import LogReader
@@ -340,6 +340,21 @@ class Notary:
             LogUnavailable: the disk refused; the last checkpoint stands.
         """
         return await self._in_signer(self._publish)
+
+    @property
+    def verifier_key(self) -> VerifierKey:
+        """The key that signs checkpoints now."""
+        return self._log.key
+
+    async def replace_signer(self, signer: Signer, leaf: int) -> Checkpoint:
+        """Let another key sign from now on; `leaf` is the record that says so. See rotating.py.
+
+        Raises:
+            LogUnavailable: the disk refused; the old key goes on.
+        """
+        signed = await self._in_signer(lambda: self._log.rotate(signer, leaf))
+        self.on_checkpoint()
+        return signed
 
     async def prove(self, index: int) -> str:
         """The tlog-proof of a durable leaf, signing a checkpoint first if none covers it."""

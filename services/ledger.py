@@ -27,6 +27,7 @@ from audit.link_server import Handler, NotaryServer, serve, serve_tcp
 from audit.notary import Notary
 from audit.reader import LogReader
 from audit.record import Event, ModelRegistered
+from audit.rotating import Rotating
 from audit.seals import Seals
 
 from .erasures import LocalSubjects, Subjects
@@ -125,6 +126,8 @@ class LocalLedger:
         self.erasing = Erasing(self.notary, self.seals)
         self.erasing.on_erased = self._erased
         await self.erasing.finish()
+        self.rotating = Rotating(self.notary, settings.keys_dir)
+        await self.rotating.finish()
         self.subjects = LocalSubjects(
             self.erasing, log=settings.log_dir, reports=settings.home / "reports"
         )
@@ -135,7 +138,8 @@ class LocalLedger:
     async def _listen(self) -> None:
         settings, handlers = self._settings, self._handlers()
         path = settings.run_dir / "notary.sock"
-        self._serving(await serve(self.notary, path, handlers=handlers))
+        own = {"rotate_key": self._rotate_key}  # this machine's user alone
+        self._serving(await serve(self.notary, path, handlers=handlers | own))
         link = listening_link(settings)
         if link is not None:
             (_, host, port), tls = link
@@ -202,6 +206,10 @@ class LocalLedger:
             release=asked["do"] == "release",
         )
         return {"leaf": leaf}
+
+    async def _rotate_key(self, asked: Mapping[str, Any]) -> Mapping[str, JSON]:
+        done = await self.rotating.rotate(actor=str(asked["actor"]), reason=str(asked["reason"]))
+        return done._asdict()
 
     async def _outcomes(self, asked: Mapping[str, Any]) -> Mapping[str, JSON]:
         try:

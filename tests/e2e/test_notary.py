@@ -200,6 +200,52 @@ def test_a_killed_notary_loses_nothing_and_gateways_go_on_by_themselves(pair) ->
     assert counted["decision events"] == len(stored)
 
 
+def test_the_key_is_rotated_while_gateways_append(trained_home, tmp_path) -> None:
+    with notaries.notary(tmp_path / "notary") as notary:
+        first = notary.cli("audit", "key").stdout.strip()
+        with notaries.gateway(
+            tmp_path / "gateway", trained_home, **notary.gateway_settings()
+        ) as gateway:
+            load = Load([gateway])
+            assert until(lambda: len(load.answered) > 50)
+            done = notary.cli("audit", "rotate-key", "--reason", "every year", "--actor", "officer")
+            assert done.returncode == 0, done.stderr
+            count = len(load.answered)
+            assert until(lambda: len(load.answered) > count + 50)
+            load.stop()
+            assert not load.refused
+        second = notary.cli("audit", "key").stdout.strip()
+        assert first != second
+        assert second in done.stdout
+        assert notary.stop() == 0
+        alone = notary.cli("audit", "rotate-key", "--reason", "and again")
+        assert alone.returncode == 0, alone.stderr
+        third = notary.cli("audit", "key").stdout.strip()
+        for key in (first, second, third):
+            checked = notary.cli("audit", "verify", "--key", key)
+            assert checked.returncode == 0, checked.stdout
+        pack = tmp_path / "pack.zip"
+        exported = notary.cli("audit", "export", "-o", str(pack), "--key", first)
+        assert exported.returncode == 0, exported.stderr
+        for key in (first, second, third):
+            read = subprocess.run(
+                [sys.executable, "-m", "weighbridge_verify", str(pack), "--key", key],
+                cwd=servers.ROOT / "verifier",
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert read.returncode == 0, read.stdout
+        decision = load.answered[0][0]
+        proof, record = tmp_path / "proof.txt", tmp_path / "record.json"
+        notary.cli("audit", "prove", decision, "--out", str(proof))
+        record.write_text(notary.cli("audit", "show", decision, "--raw").stdout)
+        for key in (first, third):
+            found = notary.cli("audit", "check", str(proof), str(record), "--key", key)
+            assert found.returncode == 0, found.stderr
+        notary.start()
+
+
 def test_a_lost_acknowledgement_makes_no_second_record(trained_home, tmp_path) -> None:
     with notaries.notary(tmp_path / "notary") as notary, Cutter(notary.port) as cutter:
         settings = notary.gateway_settings() | {
