@@ -29,8 +29,9 @@ from .cosignature import CosignerKey, cosignatures, with_signatures
 from .cosigned import cosigned_path, write_cosigned
 from .errors import AuditError, NoteError
 from .merkle import consistency_proof
-from .note import Checkpoint, VerifierKey, open_checkpoint
+from .note import Checkpoint, VerifierKey
 from .publish import read_checkpoint
+from .rotation import chain_of
 from .tiles import TileReader
 from .witness import SIZE_TYPE, format_request
 
@@ -165,7 +166,7 @@ class _Asker(threading.Thread):
         note = read_checkpoint(self._directory)
         if note is None:
             return
-        tree = open_checkpoint(note, self._log_key)
+        tree = chain_of(self._directory, self._log_key).open(note)
         known = self._asked and tree.size <= self.state.cosigned and self.state.failure is None
         if known or tree.size == 0:
             return
@@ -229,9 +230,9 @@ class _Asker(threading.Thread):
 
     def _kept(self) -> int:
         """The size that the witness cosigned last, as far as this log knows."""
-        with suppress(OSError, NoteError, UnicodeDecodeError):
+        with suppress(OSError, AuditError, UnicodeDecodeError):
             note = cosigned_path(self._directory, self._address.key).read_bytes().decode()
-            return open_checkpoint(note, self._log_key).size
+            return chain_of(self._directory, self._log_key).open(note).size
         return 0
 
 

@@ -11,7 +11,7 @@ Read next: subjects.py (the data keys), seals.py (the keys of sealed parts), soc
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -86,7 +86,11 @@ class Standing:
 
 
 class Erasing:
-    """Erases and holds, one at a time, through the notary of this process."""
+    """Erases and holds, one at a time, through the notary of this process.
+
+    Attributes:
+        on_erased: told of each subject after its keys are gone.
+    """
 
     def __init__(self, notary: Notary, seals: Seals) -> None:
         """Nothing is read before the first call; `seals` are those of the log's decisions."""
@@ -95,6 +99,7 @@ class Erasing:
         self._standing = Standing()
         self._reader = LogReader(notary.directory)
         self._one = asyncio.Lock()
+        self.on_erased: Callable[[str], None] = lambda _: None
 
     async def erase(self, unit_ref: str, *, actor: str, reason: str) -> Erased:
         """Make a subject's payloads and sealed parts unreadable for everyone, and record it.
@@ -138,6 +143,7 @@ class Erasing:
             # If we crash here, the log says that the keys are gone, and `finish` makes it true.
             await self._notary.destroy_subject(unit_ref)
             await self._puncture(unit_ref, event.id)
+            self.on_erased(unit_ref)  # who was lent keys must not use them any more
             return Erased(receipt.index, len(slots), again=False)
 
     async def hold(self, unit_ref: str, *, actor: str, reason: str, release: bool = False) -> int:

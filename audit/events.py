@@ -254,12 +254,13 @@ class Access(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRotation(Event):
-    """A key was replaced; both are named by a digest, never by their bytes."""
+    """The key of a purpose ("log") was replaced: both public keys, as C2SP vkeys (rotation.py)."""
 
     type: ClassVar[str] = "key_rotation"
     purpose: str
-    old_key: str | None = None
+    old_key: str
     new_key: str
+    actor: str
     reason: str
 
 

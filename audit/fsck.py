@@ -23,6 +23,7 @@ from .log import has_writer
 from .marker import MARKER_NAME, Position, recover_marker
 from .note import VerifierKey
 from .publish import load_checkpoint
+from .rotation import chain_of
 from .verify import verify_log
 from .wal import Cut, foresee
 
@@ -93,8 +94,8 @@ class _Tail(NamedTuple):
     @classmethod
     def of(cls, directory: Path, key: VerifierKey) -> "_Tail":
         try:
-            signed = load_checkpoint(directory, key)
-        except LogDamaged:
+            signed = load_checkpoint(directory, chain_of(directory, key))
+        except (LogDamaged, NoteError):
             signed = None  # step 1 names it
         try:
             found = foresee(directory, signed_leaves=0 if signed is None else signed.size)

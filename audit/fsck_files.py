@@ -25,7 +25,7 @@ Level = Literal["fine", "note", "mend", "damage"]
 
 _KNOWN: Final = re.compile(
     r"wal|wal/\d{20}\.(wal|carry)|committed|checkpoint|pruned|lock|index\.sqlite(-wal|-shm)?"
-    r"|tile(/.*)?|checkpoints(/\d+)?|cosigned(/[0-9a-f]{16})?"
+    r"|ids(/\d{8}\.run)?|rotations(/\d{20}(\.new)?)?|tile(/.*)?|checkpoints(/\d+)?|cosigned(/[0-9a-f]{16})?"
     r"|blobs(/(\d{8}\.seg|subjects\.keys|seal\.roots|seal|seal/[0-9a-f]{4}(\.new)?))?"
 )
 _START: Final = "nothing: the next start mends it"

@@ -1,8 +1,8 @@
 """The keys of one installation: a signing key, a master key and a unit key, in files.
 
-Files in the key folder (mode 0700), each 0600 and one line `weighbridge-key <purpose> <hex>
-<first 8 hex digits of SHA-256 of the line so far>`:
-    log.key     Ed25519 seed: signs checkpoints; only the notary needs it
+Files in the key folder (mode 0700), each 0600 and one line (keyfiles.py):
+    log.key     Ed25519 seed: signs checkpoints; only the notary needs it. Beside it, while it is
+                being replaced, log.key.next (rotating.py)
     master.key  AES-256: wraps the keys of subjects (subjects.py, seals.py); absent where the caller
                 brings this key from elsewhere
     unit.key    HMAC-SHA256: turns unit names into references
@@ -17,8 +17,6 @@ Read next: note.py (what log.key signs), blobs.py (what master.key wraps).
 import base64
 import binascii
 import fcntl
-import hashlib
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,12 +28,21 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from .entropy import random_bytes
 from .errors import KeyFileError, PayloadDamaged
-from .files import fsync_directory, replace_file
+from .files import fsync_directory
+from .keyfiles import (
+    KEY_BYTES,
+    PURPOSES,
+    fingerprint,
+    parse_line,
+    read_fingerprints,
+    read_key,
+    read_next,
+    write_fingerprints,
+    write_line,
+)
 from .mac import Mac
 from .note import Signer, VerifierKey
 
-_PURPOSES = ("log", "master", "unit")
-_KEY_BYTES = 32
 _NONCE_BYTES = 12
 
 RandomBytes = Callable[[int], bytes]
@@ -47,15 +54,17 @@ class Keyring:
 
     Args:
         log_seed: 32 bytes; empty in a process that must not sign.
-        master: 32 bytes.
+        master: 32 bytes; empty in a process that is lent what follows from it (lent_seals.py).
         unit: 32 bytes.
         random: source of nonces.
+        next_seed: 32 bytes that may come to sign instead; empty but while a key is rotated.
     """
 
     log_seed: bytes = field(repr=False)
     master: bytes = field(repr=False)
     unit: bytes = field(repr=False)
     random: RandomBytes = field(default=random_bytes, repr=False, compare=False)
+    next_seed: bytes = field(default=b"", repr=False)
 
     @classmethod
     def load_or_create(
@@ -94,16 +103,22 @@ class Keyring:
         Raises:
             KeyFileError: as `load_or_create`.
         """
-        known = _read_fingerprints(directory / "keyring.id")
-        wanted = _PURPOSES if signing else _PURPOSES[1:]
-        if master is not None and _fingerprint("master", master.hex()) != known.get("master"):
+        known = read_fingerprints(directory)
+        coming = read_next(directory) if signing else None
+        if master is not None and fingerprint("master", master.hex()) != known.get("master"):
             raise KeyFileError(
                 "could not use the given master key: it is not the key this keyring was made with "
                 f"({directory / 'keyring.id'})"
             )
-        given = {} if master is None else {"master": master}
-        keys = given | {p: _read_key(directory, p, known) for p in wanted if p not in given}
-        return cls(keys.get("log", b""), keys["master"], keys["unit"], random)
+        if master is None:
+            master = read_key(directory, "master", known)
+        log = b""
+        if signing:
+            # If a rotation was interrupted in its last step, log.key is gone or the old one.
+            renamed = coming is not None and fingerprint("log", coming.hex()) == known.get("log")
+            log = coming if coming and renamed else read_key(directory, "log", known)
+        unit = read_key(directory, "unit", known)
+        return cls(log, master, unit, random, coming or b"")
 
     def unit_ref(self, unit: str) -> str:
         """The keyed reference of a unit, 32 hex digits: stable, and meaningless without the key."""
@@ -141,6 +156,20 @@ class Keyring:
             raise KeyFileError("could not sign: this process loaded the keyring without log.key")
         return Signer(origin, self.log_seed)
 
+    def signer_of(self, key: VerifierKey) -> Signer:
+        """The signer whose public key is `key`: of a log whose key was rotated, the newest one.
+
+        Raises:
+            KeyFileError: this keyring does not have it.
+        """
+        for seed in (self.log_seed, self.next_seed):
+            if seed and Signer(key.name, seed).verifier_key == key:
+                return Signer(key.name, seed)
+        raise KeyFileError(
+            f"could not sign for {key.name}: its key was rotated to {key}, and log.key is another "
+            "one; restore the key folder of after the rotation"
+        )
+
     def verifier_key(self, origin: str) -> VerifierKey:
         """The public key to hand to auditors; `str()` of it is C2SP's vkey text."""
         return self.signer(origin).verifier_key
@@ -165,68 +194,22 @@ class Keyring:
 
     @cached_property
     def _masters(self) -> Mac:
+        if not self.master:
+            raise KeyFileError("could not use the master key: this process does not have it")
         return Mac(self.master)
 
 
 def _create(directory: Path, random: RandomBytes, master: bytes | None) -> None:
     # A crash in here leaves no keyring.id: the next call keeps the keys already made and goes on.
-    marks = []
-    for purpose in _PURPOSES:
+    marks = {}
+    for purpose in PURPOSES:
         if purpose == "master" and master is not None:
-            marks.append(f"{purpose}={_fingerprint(purpose, master.hex())}")
+            marks[purpose] = fingerprint(purpose, master.hex())
             continue
         path = directory / f"{purpose}.key"
         if not path.exists():
-            _write_line(path, f"weighbridge-key {purpose} {random(_KEY_BYTES).hex()}")
-        key = _parse_line(path, f"weighbridge-key {purpose} ")
-        marks.append(f"{purpose}={_fingerprint(purpose, key)}")
-    _write_line(directory / "keyring.id", "weighbridge-keyring " + ",".join(marks))
+            write_line(path, f"weighbridge-key {purpose} {random(KEY_BYTES).hex()}")
+        key = parse_line(path, f"weighbridge-key {purpose} ")
+        marks[purpose] = fingerprint(purpose, key)
+    write_fingerprints(directory, marks)
     fsync_directory(directory)
-
-
-def _write_line(path: Path, text: str) -> None:
-    replace_file(path, f"{text} {_checksum(text)}\n".encode(), mode=0o600)
-
-
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _fingerprint(purpose: str, key: str) -> str:
-    return hashlib.sha256(f"weighbridge {purpose} fingerprint {key}".encode()).hexdigest()[:32]
-
-
-def _parse_line(path: Path, prefix: str) -> str:
-    try:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise KeyFileError(
-                f"could not use {path}: others may read it; make it private with "
-                f"`chmod 600 {path}`, and replace the key if it was exposed"
-            )
-        line = path.read_text(encoding="ascii")
-    except FileNotFoundError as exc:
-        raise KeyFileError(
-            f"could not read {path}: it is missing; restore it from the backup, since a new key "
-            "would not open what the old one closed"
-        ) from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise KeyFileError(f"could not read {path}: {exc}") from exc
-    text, _, checksum = line.removesuffix("\n").rpartition(" ")
-    if not line.endswith("\n") or checksum != _checksum(text) or not text.startswith(prefix):
-        raise KeyFileError(f"could not use {path}: it is damaged; restore it from the backup")
-    return text.removeprefix(prefix)
-
-
-def _read_fingerprints(path: Path) -> dict[str, str]:
-    pairs = (mark.partition("=") for mark in _parse_line(path, "weighbridge-keyring ").split(","))
-    return {purpose: value for purpose, _, value in pairs}
-
-
-def _read_key(directory: Path, purpose: str, known: dict[str, str]) -> bytes:
-    path = directory / f"{purpose}.key"
-    text = _parse_line(path, f"weighbridge-key {purpose} ")
-    if _fingerprint(purpose, text) != known.get(purpose):
-        raise KeyFileError(
-            f"could not use {path}: it is not the key this keyring was made with (keyring.id)"
-        )
-    return bytes.fromhex(text)

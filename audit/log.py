@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .blobs import Blobs, Payload
-from .errors import AuditError, LogLocked
+from .errors import AuditError, LogDamaged, LogLocked, NoteError
 from .files import FileLayer, OsFiles, make_directory
 from .frames import Watermark
 from .keys import Keyring
 from .marker import Position
-from .note import Checkpoint
+from .note import Checkpoint, Signer, VerifierKey
 from .publish import Publisher, load_checkpoint
+from .rotation import ROTATIONS_NAME, KeyChain, Rotation, read_rotations
 from .steps import Steps, drive
 from .syncer import Done, Syncer
 from .wal import SEGMENT_BYTES, Wal
@@ -83,13 +84,14 @@ class Log:
             LogUnavailable: the disk refused.
             OSError: the directory cannot be made or read.
         """
-        signer = keyring.signer(origin)
+        keyring.signer(origin)  # refuses a keyring that cannot sign, before anything is made
         files = files or OsFiles()
         make_directory(directory)
         with ExitStack() as undo:
             lock = take_lock(directory)
             undo.callback(os.close, lock)
-            signed = load_checkpoint(directory, signer.verifier_key)
+            signer, chain = _keys(directory, keyring, origin)
+            signed = load_checkpoint(directory, chain)
             wal = Wal.open(
                 directory,
                 signed_leaves=0 if signed is None else signed.size,
@@ -227,11 +229,39 @@ class Log:
         """
         return self._publisher.publish(self._wal.position)
 
+    @property
+    def key(self) -> VerifierKey:
+        """The key that signs checkpoints."""
+        return self._publisher.key
+
+    def rotate(self, signer: Signer, leaf: int) -> Checkpoint:
+        """Let another key sign from now on; see Publisher.rotate."""
+        return self._publisher.rotate(self._wal.position, signer, leaf)
+
     def close(self) -> None:
         """Release the files and the lock. Signs nothing: call `publish` before."""
         self._blobs.close()
         self._wal.close()
         os.close(self._lock)
+
+
+def _keys(directory: Path, keyring: Keyring, origin: str) -> tuple[Signer, KeyChain]:
+    """Who signs, and all keys: of a log whose key was rotated, the newest one must be there.
+
+    Raises:
+        KeyFileError: it is not.
+        LogDamaged: the rotations do not hold, or are of other keys.
+    """
+    notes = read_rotations(directory)
+    signer = keyring.signer(origin)
+    try:
+        if notes:
+            signer = keyring.signer_of(Rotation.parse(notes[-1]).new)
+        return signer, KeyChain.build(signer.verifier_key, notes)
+    except NoteError as exc:
+        raise LogDamaged(
+            directory / ROTATIONS_NAME, offset=None, expected="rotations", found=str(exc)
+        ) from exc
 
 
 def take_lock(directory: Path) -> int:

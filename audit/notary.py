@@ -13,8 +13,7 @@ Rules:
    fails, tried again and again, with every later append waiting for the disk. A crash in that time
    loses it, and its number shows as missing.
 6. An event id is stored once: appending the same bytes again gives the same receipt, other bytes
-   under a used id raise EventConflict (within the last 65,536 events, and those of the log's tail
-   after a restart).
+   under a used id raise EventConflict, however old it is (olderids.py), also after a restart.
 Read next: groups.py (the writing), socket_link.py (appending from other processes),
 reader.py (reading there).
 """
@@ -25,11 +24,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from .blobs import Payload, as_payloads
 from .errors import (
     AuditError,
+    EventConflict,
     LogOverloaded,
     LogUnavailable,
 )
@@ -39,7 +39,8 @@ from .groups import GroupWriter, Pending
 from .keys import Keyring
 from .log import Log, Record
 from .merkle import leaf_hash
-from .note import Checkpoint
+from .note import Checkpoint, Signer, VerifierKey
+from .olderids import OlderIds
 from .prove import prove
 from .reader import LogReader
 from .receipts import (
@@ -49,7 +50,6 @@ from .receipts import (
     Receipt,
     RecentEvents,
     Told,
-    event_id_in,
 )
 from .record import encode, subject_of
 from .wal import SEGMENT_BYTES, RecoveryReport
@@ -60,6 +60,17 @@ _LOGGER = logging.getLogger("weighbridge.audit")
 _T = TypeVar("_T")
 _PREPARE_ENTRIES = 512
 _NO_PAYLOADS: Mapping[str, bytes] = {}
+
+
+class Asked(NamedTuple):
+    """An append as it was asked for."""
+
+    event_id: str
+    data: bytes
+    leaf: bytes
+    told: Told
+    payloads: tuple[Payload, ...]
+    durability: Durability | None
 
 
 class Notary:
@@ -74,6 +85,7 @@ class Notary:
         durability: Durability,
         max_pending: int,
         bound_s: float,
+        remembered: int,
     ) -> None:
         self._log = log
         self._directory = directory
@@ -89,7 +101,9 @@ class Notary:
         self._checkpoint_entries = 0
         self._prepared = log.position.leaves
         self._publishing: asyncio.Task[None] | None = None
-        self._recent = RecentEvents()
+        self._older = OlderIds(directory, remembered=remembered, under_way=2 * max_pending)
+        self._recent = RecentEvents(remembered, forgotten=self._older.add)
+        self._asking: set[asyncio.Task[None]] = set()
         self._joined: dict[str, list[Told]] = {}
         self.failure: str | None = None
         self.checkpoint_failure: str | None = None
@@ -108,6 +122,7 @@ class Notary:
         max_pending: int = 16_384,
         bound_s: float = 0.1,
         segment_bytes: int = SEGMENT_BYTES,
+        remembered: int = RECENT_EVENTS,
         files: FileLayer | None = None,
     ) -> "Notary":
         """Take the lock, recover the log, sign a checkpoint, and start.
@@ -123,6 +138,7 @@ class Notary:
             max_pending: appends waiting beyond this are refused with LogOverloaded.
             bound_s: while the oldest record under way is older than this, "bounded" is "strict".
             segment_bytes: size of a write-ahead segment.
+            remembered: how many events are remembered whole; of older ones only the ids.
             files: the system calls; the real ones by default.
 
         Raises:
@@ -138,6 +154,7 @@ class Notary:
             durability=durability,
             max_pending=max_pending,
             bound_s=bound_s,
+            remembered=remembered,
         )
         if log.recovered.cut is not None:
             _LOGGER.warning("recovered the log: cut a torn tail, %s", log.recovered.cut)
@@ -250,6 +267,14 @@ class Notary:
             known = None if once else self._recent.find(event_id, leaf)
             if known is None:
                 self._refuse_more()
+                if (
+                    not once
+                    and event_id <= self._older.newest
+                    and (leaves := self._older.find(event_id))
+                ):
+                    asked = Asked(event_id, data, leaf, told, payloads, durability)
+                    self._compare_older(asked, leaves)
+                    return
         except AuditError as error:
             told(None, error)
             return
@@ -259,9 +284,20 @@ class Notary:
             else:
                 self._joined.setdefault(event_id, []).append(told)
             return
+        self._put(event_id, data, leaf, told, payloads, durability)
+
+    def _put(  # noqa: PLR0917  as Asked has them, and called for each append
+        self,
+        event_id: str,
+        data: bytes,
+        leaf: bytes,
+        told: Told,
+        payloads: tuple[Payload, ...],
+        durability: Durability | None,
+    ) -> None:
+        """Queue an event that is not stored yet."""
         durability = durability or self._durability
         record = Record(data, payloads)
-        event_id = "" if once else event_id
         if durability == "bounded" and self._groups.behind() < self._bound_s:
             promise = Receipt(self._origin, PROMISED, leaf)
             if event_id:
@@ -273,6 +309,31 @@ class Notary:
             self._recent.put(event_id, leaf, None)
         mode: Durability = "async" if durability == "async" else "strict"
         self._groups.put(Pending(event_id, record, leaf, mode, told))
+
+    def _compare_older(self, asked: "Asked", leaves: list[int]) -> None:
+        """An id that an older record may have: look before storing it."""
+        self._recent.put(asked.event_id, asked.leaf, None)  # the same again waits for this one
+        task = self._loop.create_task(self._compare(asked, leaves))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _compare(self, asked: "Asked", leaves: list[int]) -> None:
+        event_id, receipt, refused = asked.event_id, None, None
+        try:
+            found = await self._older.confirm(leaves, event_id)
+            if found is None:
+                self._put(*asked)
+                return
+            index, leaf = found
+            if leaf != asked.leaf:
+                raise EventConflict(f"could not store event {event_id}: its id names other content")
+            receipt = Receipt(self._origin, index, leaf)
+            self._recent.put(event_id, leaf, receipt)
+        except AuditError as error:
+            self._recent.forget(event_id)
+            refused = error
+        for told in (asked.told, *self._joined.pop(event_id, ())):
+            told(receipt, refused)
 
     def _refuse_more(self) -> None:
         if self._closed:
@@ -287,6 +348,21 @@ class Notary:
             LogUnavailable: the disk refused; the last checkpoint stands.
         """
         return await self._in_signer(self._publish)
+
+    @property
+    def verifier_key(self) -> VerifierKey:
+        """The key that signs checkpoints now."""
+        return self._log.key
+
+    async def replace_signer(self, signer: Signer, leaf: int) -> Checkpoint:
+        """Let another key sign from now on; `leaf` is the record that says so. See rotating.py.
+
+        Raises:
+            LogUnavailable: the disk refused; the old key goes on.
+        """
+        signed = await self._in_signer(lambda: self._log.rotate(signer, leaf))
+        self.on_checkpoint()
+        return signed
 
     async def prove(self, index: int) -> str:
         """The tlog-proof of a durable leaf, signing a checkpoint first if none covers it."""
@@ -323,6 +399,7 @@ class Notary:
             with suppress(asyncio.CancelledError):
                 await self._publishing
         await self._publish_once()
+        await asyncio.to_thread(self._older.close)
         await self._groups.run(self._log.close)
         self._groups.shutdown()
         self._signer.shutdown()
@@ -396,9 +473,10 @@ class Notary:
         return await self._loop.run_in_executor(self._signer, work)
 
     def _seed_recent(self) -> None:
-        """Learn the ids at the log's tail, so that a retry after a restart finds its record."""
-        reader = LogReader(self._directory)
-        tail = reader.raw(max(reader.first(), self.size - RECENT_EVENTS))
-        for index, data in tail:
-            leaf = leaf_hash(data)
-            self._recent.put(event_id_in(data), leaf, Receipt(self._origin, index, leaf))
+        """Learn the ids of the log, so that a retry after a restart finds its record."""
+        self._older.open(
+            self.size,
+            lambda name, leaf, index: self._recent.put(
+                name, leaf, Receipt(self._origin, index, leaf)
+            ),
+        )

@@ -3,7 +3,8 @@
     README.txt              for the reviewer, in plain words
     checkpoint              the signed tree head that covers everything here, with all signatures
     checkpoints/<size>      earlier ones: the one given, those that witnesses cosigned
-    keys/log, keys/witnesses   public keys, one vkey a line
+    keys/log, keys/witnesses   public keys, one vkey a line; of the log, the newest
+    rotations/<size>        where the log's key was rotated: how the keys before it lead to it
     manifest.json           {"files": {name: SHA-256}, "format": "weighbridge-evidence-pack/1"}
     report.json             counts, numbers, gaps, erasures (pack_report.py)
     tile/entries/<N>        entry bundles that hold the range (C2SP tlog-tiles)
@@ -31,11 +32,12 @@ from .cosignature import with_signatures
 from .cosigned import read_cosigned
 from .errors import LeafPruned, LogDamaged, ProofError
 from .merkle import LeafHashes, leaf_hash, range_root
-from .note import Checkpoint, VerifierKey, open_checkpoint, split_note
+from .note import Checkpoint, signature_names, split_note
 from .pack_range import Chosen, Wanted
 from .pack_readme import readme
 from .pack_zip import write_archive
 from .reader import LogReader
+from .rotation import KeyChain, chain_of
 from .tiles import HASH_BYTES, WIDTH, Tile, TileReader, format_bundle, parse_bundle
 
 PACK_FORMAT = "weighbridge-evidence-pack/1"
@@ -85,9 +87,10 @@ class _Pack:
         cosigned = read_cosigned(reader.directory)  # before the checkpoint, which is never older
         latest = reader.checkpoint()
         notes = [latest, *cosigned] + ([] if wanted.since is None else [wanted.since])
-        self._notes = _by_tree(notes, wanted.log_key)
-        since = 0 if wanted.since is None else open_checkpoint(wanted.since, wanted.log_key).size
-        newest = open_checkpoint(latest, wanted.log_key)
+        self._chain = chain = chain_of(reader.directory, wanted.log_key)
+        self._notes = _by_tree(notes, chain)
+        since = 0 if wanted.since is None else chain.open(wanted.since).size
+        newest = chain.open(latest)
         begin = reader.first()
         if wanted.since is not None and since < begin:
             raise LeafPruned(
@@ -95,17 +98,19 @@ class _Pack:
                 f"{begin} were pruned; keep one of {begin} or more"
             )
         # One record more than the range, if there is one: it shows where the time ends.
-        self.tree = self._main(newest, max(min(chosen.end + 1, newest.size), since))
+        turns = [tree for tree in chain.trees if tree.size >= begin]
+        rotated = [tree.size for tree in turns]
+        least = max(min(chosen.end + 1, newest.size), since, *rotated)
+        self.tree = self._main(newest, least)
         self._earlier = {
             tree.size: tree for tree in self._notes if begin <= tree.size < self.tree.size
         }
-        for tree in self._earlier.values():
+        for tree in (*self._earlier.values(), *turns):
             _check_root(self._hashes, tree)
+        earlier = {*self._earlier, *(size for size in rotated if size < self.tree.size)}
         self._tiles = {
             tile.path(): tile
-            for tile in tiles_needed(
-                self.tree.size, chosen.first, chosen.end, sorted(self._earlier)
-            )
+            for tile in tiles_needed(self.tree.size, chosen.first, chosen.end, sorted(earlier))
         }
         self._texts = self._small_members()
         self.names = sorted([*self._texts, *self._tiles])
@@ -126,7 +131,8 @@ class _Pack:
                     f"could not export: a checkpoint of {tree.size} leaves was signed, but the log "
                     f"signs {latest.size} now: it was rolled back"
                 )
-            cosigned = len(split_note(self._notes[tree])[1]) > 1
+            names = set(signature_names(self._notes[tree]))
+            cosigned = names != {tree.origin}
             if least <= tree.size < latest.size and cosigned:
                 try:
                     _check_root(TileReader(self._reader.directory, tree.size), tree)
@@ -143,13 +149,15 @@ class _Pack:
             origin=tree.origin, tree_size=tree.size, first=chosen.first, end=chosen.end
         )
         members = {
-            "README.txt": readme(report, str(wanted.log_key), witnesses),
+            "README.txt": readme(report, str(self._chain.newest), witnesses),
             "checkpoint": self._notes[tree],
-            "keys/log": f"{wanted.log_key}\n",
+            "keys/log": f"{self._chain.newest}\n",
             "keys/witnesses": "".join(f"{key}\n" for key in witnesses),
         }
         for size, earlier in self._earlier.items():
             members[f"checkpoints/{size}"] = self._notes[earlier]
+        for rotation in self._chain.rotations:
+            members[f"rotations/{rotation.tree.size}"] = rotation.note
         return {name: text.encode() for name, text in members.items()} | {
             "report.json": dumps(report)
         }
@@ -186,11 +194,11 @@ class _Pack:
         return LeafHashes(leaves).node(8, 0) == self._hashes.node(8 * (level + 1), index)
 
 
-def _by_tree(notes: Sequence[str], key: VerifierKey) -> dict[Checkpoint, str]:
+def _by_tree(notes: Sequence[str], chain: KeyChain) -> dict[Checkpoint, str]:
     """The notes by what they sign, each with the signatures of all of them."""
     found: dict[Checkpoint, str] = {}
     for note in notes:
-        tree = open_checkpoint(note, key)
+        tree = chain.open(note)
         found[tree] = with_signatures(found.get(tree, note), split_note(note)[1])
     sizes = [tree.size for tree in found]
     if len(set(sizes)) < len(sizes):

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from .canonical import loads
 from .cosignature import CosignerKey
 from .errors import DecodeError, LeafPruned, NotFound, NotYetCheckpointed
-from .note import VerifierKey, open_checkpoint
+from .note import VerifierKey
 from .pack_report import PackReport, explains
 from .reader import LogReader
+from .rotation import chain_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Wanted:
     Args:
         from_us: first moment, Unix microseconds.
         to_us: last moment, excluded.
-        log_key: the log's public key.
+        log_key: the log's public key; any of them, if it was rotated.
         witness_keys: keys of witnesses, to put into the pack.
         since: a checkpoint that the reviewer holds already; None if there is none.
     """
@@ -63,7 +64,7 @@ def choose(reader: LogReader, wanted: Wanted) -> Chosen:
         NotYetCheckpointed: a record that belongs here is not signed yet; ask again in a second.
         NoteError, LogDamaged, DecodeError: the log does not verify.
     """
-    size = open_checkpoint(reader.checkpoint(), wanted.log_key).size
+    size = chain_of(reader.directory, wanted.log_key).open(reader.checkpoint()).size
     begin = reader.first()
     if begin:
         begin, wanted = _behind_pruned(reader, begin, wanted)

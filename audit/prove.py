@@ -3,6 +3,7 @@
 Implements C2SP tlog-proof:
 
     c2sp.org/tlog-proof@v1
+    extra <base64 of a JSON list> only if the log's key was rotated: the rotations (rotation.py)
     index <leaf index>
     <base64 hash>                 from the leaf's sibling up
     <empty line>
@@ -20,22 +21,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .canonical import dumps, loads
 from .cosignature import with_signatures
 from .cosigned import read_cosigned
-from .errors import LogDamaged, NotFound, NotYetCheckpointed, ProofError
+from .errors import DecodeError, LogDamaged, NotFound, NotYetCheckpointed, ProofError
 from .merkle import inclusion_proof, leaf_hash, verify_inclusion
 from .note import (
     Checkpoint,
     VerifierKey,
-    open_checkpoint,
     parse_checkpoint,
     signature_names,
     split_note,
 )
 from .reader import LogReader
+from .rotation import KeyChain, read_rotations
 from .tiles import TileReader
 
 _HEADER = "c2sp.org/tlog-proof@v1"
+_EXTRA = "extra "
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Proof:
     index: int
     path: tuple[bytes, ...]
     note: str
+    rotations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,13 @@ class Proven:
     checkpoint: Checkpoint
 
 
-def format_proof(index: int, path: Sequence[bytes], note: str) -> str:
+def format_proof(
+    index: int, path: Sequence[bytes], note: str, rotations: Sequence[str] = ()
+) -> str:
     """The text of a proof; the inverse of `parse_proof`."""
     hashes = [base64.b64encode(node).decode() for node in path]
-    return "\n".join([_HEADER, f"index {index}", *hashes, "", note])
+    extra = [f"{_EXTRA}{base64.b64encode(dumps(list(rotations))).decode()}"] if rotations else []
+    return "\n".join([_HEADER, *extra, f"index {index}", *hashes, "", note])
 
 
 def parse_proof(text: str) -> Proof:
@@ -69,7 +76,9 @@ def parse_proof(text: str) -> Proof:
     """
     head, separator, note = text.partition("\n\n")
     lines = head.split("\n")
-    if lines[1:2] and lines[1].startswith("extra "):
+    rotations: tuple[str, ...] = ()
+    if lines[1:2] and lines[1].startswith(_EXTRA):
+        rotations = _rotations(lines[1].removeprefix(_EXTRA))
         del lines[1]
     if not separator or lines[0] != _HEADER or len(lines) < 2:
         raise ProofError("could not read the proof: it is not a c2sp.org/tlog-proof@v1")
@@ -78,7 +87,16 @@ def parse_proof(text: str) -> Proof:
         raise ProofError("could not read the proof: it has no index line")
     if str(int(number[:20])) != number:
         raise ProofError(f"could not read the proof: {number[:20]!r} is not a leaf index")
-    return Proof(int(number), tuple(map(_hash, lines[2:])), note)
+    return Proof(int(number), tuple(map(_hash, lines[2:])), note, rotations)
+
+
+def _rotations(text: str) -> tuple[str, ...]:
+    """The rotations in extra data; none in somebody else's, which is ignored."""
+    with suppress(DecodeError, ValueError):
+        found = loads(base64.b64decode(text, validate=True))
+        if isinstance(found, list):
+            return tuple(note for note in found if isinstance(note, str))
+    return ()
 
 
 def prove(reader: LogReader, index: int) -> str:
@@ -98,7 +116,7 @@ def prove(reader: LogReader, index: int) -> str:
     entry = reader.entry(index)
     path = inclusion_proof(TileReader(reader.directory, checkpoint.size), index, checkpoint.size)
     verify_inclusion(index, checkpoint.size, leaf_hash(entry.data), path, checkpoint.root)
-    return format_proof(index, path, note)
+    return format_proof(index, path, note, read_rotations(reader.directory))
 
 
 def _with_cosignatures(directory: Path, note: str) -> str:
@@ -123,7 +141,8 @@ def verify_proof(text: str, entry: bytes, public_key: VerifierKey | str | bytes)
         NoteError: the checkpoint is not signed by that key.
     """
     proof = parse_proof(text)
-    checkpoint = open_checkpoint(proof.note, as_verifier(public_key, proof.note))
+    chain = KeyChain.build(as_verifier(public_key, proof.note), proof.rotations)
+    checkpoint = chain.open(proof.note)
     leaf = leaf_hash(entry)
     verify_inclusion(proof.index, checkpoint.size, leaf, proof.path, checkpoint.root)
     return Proven(proof.index, checkpoint)

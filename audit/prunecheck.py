@@ -19,8 +19,9 @@ from .errors import EventInvalid, LogDamaged, NoteError
 from .findings import Collector
 from .frontier import fold, peak_of
 from .merkle import leaf_hash
-from .note import Checkpoint, VerifierKey, open_checkpoint
+from .note import Checkpoint
 from .record import as_mapping
+from .rotation import KeyChain
 
 __all__ = ["PruningChecker", "kept_checkpoints", "load_boundary"]
 
@@ -41,17 +42,15 @@ def load_boundary(directory: Path, found: Collector) -> Boundary | None:
         return boundary
 
 
-def kept_checkpoints(
-    directory: Path, key: VerifierKey | None, found: Collector
-) -> list[Checkpoint]:
-    """The checkpoints that were kept at each pruning, as far as this key signed them."""
+def kept_checkpoints(directory: Path, chain: KeyChain | None, found: Collector) -> list[Checkpoint]:
+    """The checkpoints that were kept at each pruning, as far as the log's keys signed them."""
     kept = []
     for path in sorted((directory / CHECKPOINTS_NAME).glob("*")):
         name = f"{CHECKPOINTS_NAME}/{path.name}"
-        if key is None or path.suffix == ".tmp":
+        if chain is None or path.suffix == ".tmp":
             continue
         try:
-            kept.append(open_checkpoint(path.read_text(encoding="utf-8"), key))
+            kept.append(chain.open(path.read_text(encoding="utf-8")))
         except (NoteError, ValueError) as exc:
             found.problem(_EARLIER_STEP, str(exc), file=name)
     if kept:

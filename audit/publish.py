@@ -14,11 +14,13 @@ Read next: log.py.
 from pathlib import Path
 
 from .boundary import first_leaf, read_boundary
+from .cosignature import with_signatures
 from .cursor import WalCursor
 from .errors import LogDamaged, LogUnavailable, NoteError
-from .files import replace_file
+from .files import make_directory, replace_file
 from .marker import Position
-from .note import Checkpoint, Signer, VerifierKey, open_checkpoint
+from .note import Checkpoint, Signer, VerifierKey, split_note
+from .rotation import KeyChain, rotation_path, rotation_text
 from .tiles import HASH_BYTES, TileBuilder, tiles_of, write_tile
 
 CHECKPOINT_NAME = "checkpoint"
@@ -41,8 +43,8 @@ def read_checkpoint(directory: Path) -> str | None:
         ) from exc
 
 
-def load_checkpoint(directory: Path, key: VerifierKey) -> Checkpoint | None:
-    """The log's last checkpoint, verified; None if it never had one.
+def load_checkpoint(directory: Path, chain: KeyChain) -> Checkpoint | None:
+    """The log's last checkpoint, verified with the log's keys; None if it never had one.
 
     Raises:
         LogDamaged: it is damaged, or another key or log made it.
@@ -51,12 +53,12 @@ def load_checkpoint(directory: Path, key: VerifierKey) -> Checkpoint | None:
     if note is None:
         return None
     try:
-        return open_checkpoint(note, key)
+        return chain.open(note)
     except NoteError as exc:
         raise LogDamaged(
             directory / CHECKPOINT_NAME,
             offset=None,
-            expected=f"a checkpoint signed by {key.name}+{key.key_id.hex()}",
+            expected=f"a checkpoint signed by {chain.newest.name}+{chain.newest.key_id.hex()}",
             found=str(exc),
         ) from exc
 
@@ -112,6 +114,32 @@ class Publisher:
             raise LogUnavailable(f"could not write a checkpoint: {exc}") from exc
         self._tiles = tiles
         return self.signed
+
+    @property
+    def key(self) -> VerifierKey:
+        """The key that signs."""
+        return self._signer.verifier_key
+
+    def rotate(self, upto: Position, signer: Signer, leaf: int) -> Checkpoint:
+        """Let `signer` sign from now on: the tree that holds `leaf` is signed by both keys.
+
+        Raises:
+            LogUnavailable: the disk refused; the old key goes on.
+            LogDamaged: as `publish`.
+        """
+        tree = self.publish(upto)
+        text = rotation_text(tree, leaf, self.key, signer.verifier_key)
+        path = rotation_path(self._directory, tree.size)
+        try:
+            make_directory(path.parent)
+            # If we crash before this, the old key goes on; after it, only the new one may.
+            replace_file(path, _both(self._signer.sign(text), signer.sign(text)).encode())
+            self._signer, old = signer, self._signer
+            both = _both(old.sign(tree.text()), signer.sign(tree.text()))
+            replace_file(self._directory / CHECKPOINT_NAME, both.encode())
+        except OSError as exc:
+            raise LogUnavailable(f"could not write a key rotation: {exc}") from exc
+        return tree
 
     def _sign(self, tiles: TileBuilder) -> Checkpoint:
         checkpoint = Checkpoint(self._signer.verifier_key.name, tiles.size, tiles.frontier.root())
@@ -178,3 +206,8 @@ class Publisher:
             if length < 2 or (tile.level >= 0 and length != tile.width * HASH_BYTES):
                 return False
         return True
+
+
+def _both(note: str, other: str) -> str:
+    """A note with the signatures of two notes of the same text."""
+    return with_signatures(note, split_note(other)[1])

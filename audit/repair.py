@@ -17,6 +17,7 @@ from .log import take_lock
 from .note import VerifierKey
 from .publish import load_checkpoint
 from .reader import LogReader
+from .rotation import chain_of
 from .tiles import Tile, TileBuilder, write_tile
 
 __all__ = ["rebuild_derived"]
@@ -49,7 +50,7 @@ def rebuild_derived(directory: Path, key: VerifierKey, wrong: Iterable[str] = ()
 
 
 def _rebuild_tiles(directory: Path, key: VerifierKey, wrong: Iterable[str]) -> list[str]:
-    signed = load_checkpoint(directory, key)
+    signed = load_checkpoint(directory, chain_of(directory, key))
     if signed is None:
         return []  # the next start signs, and makes tiles
     _grow(directory, signed.size, signed.root, write=False)

@@ -49,7 +49,7 @@ from .files import fsync_directory, make_directory, replace_file
 from .keys import Keyring
 from .mac import Mac
 
-__all__ = ["Seals", "is_erased", "roots_path"]
+__all__ = ["ROOTS", "Seals", "View", "is_erased", "roots_path"]
 
 ROOTS = 1 << 16
 _KEY_BYTES = 32
@@ -76,7 +76,7 @@ class _Marks(NamedTuple):
     sealed: bytes
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
     """The keys as they are on disk: roots, which of them are punctured, and nodes of those."""
 
     roots: bytes
@@ -109,7 +109,7 @@ class Seals:
         self._path = roots_path(directory)
         self._stamp = (0, 0)
         # Swapped whole, because one thread may puncture while another seals.
-        self._view = _View(b"", frozenset(range(ROOTS)), {})
+        self._view = View(b"", frozenset(range(ROOTS)), {})
         if create:
             self._create()
         self.refresh()
@@ -149,7 +149,7 @@ class Seals:
                 self._path, offset=0, expected=f"{_FILE_BYTES} bytes of roots", found="damage"
             )
         stored = raw[_ROOTS_AT:_CRCS_AT]
-        self._view = _View(self._crypt(nonce, stored), _zero_entries(stored), {})
+        self._view = View(self._crypt(nonce, stored), _zero_entries(stored), {})
         self._stamp = stamp
 
     def seal(self, data: bytes, unit_ref: str, decision: str) -> str:
@@ -204,6 +204,14 @@ class Seals:
         key = sha256(key + _BYTES[path[3]]).digest()
         return sha256(key + _BYTES[path[4]]).digest()
 
+    def lend(self) -> tuple[bytes, list[int]]:
+        """All roots, and which of them are punctured and therefore zeros; for lent_seals.py."""
+        self.refresh()
+        roots, gone = bytearray(self._view.roots), sorted(self._view.gone)
+        for root in gone:
+            roots[root * _KEY_BYTES : root * _KEY_BYTES + _KEY_BYTES] = _NO_KEY
+        return bytes(roots), gone
+
     def erased(self, unit_ref: str) -> bool:
         """Whether this subject was erased at least once; says nothing of its data since."""
         path = bytes.fromhex(unit_ref[:10])
@@ -254,7 +262,7 @@ class Seals:
 
     # --- the tree -----------------------------------------------------------------------------
 
-    def _punctured_key(self, view: _View, root: int, path: bytes) -> bytes:
+    def _punctured_key(self, view: View, root: int, path: bytes) -> bytes:
         nodes = view.nodes.get(root)
         if nodes is None:
             if len(view.nodes) >= _KEPT_ROOTS:

@@ -7,27 +7,25 @@ Rule: nothing here is imported by the rest of the package.
 """
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from .blobs import Payload, as_payloads
+from .appending import EventAppender
+from .blobs import Payload
 from .errors import EventConflict, LogUnavailable
-from .events import Event
 from .files import OsFiles
 from .merkle import leaf_hash
 from .notary import Durability, Receipt
 from .note import VerifierKey
 from .reader import Entry
 from .receipts import Told, tell
-from .record import decode, encode, subject_of
+from .record import decode
 from .syncer import Done, Syncer
 from .verify import Findings, verify_log
 
 Fault = Literal["not-stored", "stored", "short"]
-
-_NO_PAYLOADS: Mapping[str, bytes] = {}
 
 
 def check_log(directory: Path, public_key: VerifierKey | str | bytes) -> Findings:
@@ -101,7 +99,7 @@ class FaultyFiles(OsFiles):
         super().truncate(fd, size)
 
 
-class MemoryNotary:
+class MemoryNotary(EventAppender):
     """A notary that keeps everything in memory: the same `append`, receipts and refusals.
 
     Attributes:
@@ -121,21 +119,6 @@ class MemoryNotary:
     def size(self) -> int:
         """How many events are stored."""
         return len(self.entries)
-
-    async def append(
-        self,
-        event: Event,
-        *,
-        payloads: Mapping[str, bytes] = _NO_PAYLOADS,
-        subject: str | None = None,
-        durability: Durability | None = None,
-    ) -> Receipt:
-        """Store an event; see Notary.append."""
-        decision_id = subject_of(event)
-        kept = as_payloads(decision_id, payloads, subject or decision_id)
-        return await self.append_encoded(
-            event.id, encode(event), payloads=kept, durability=durability
-        )
 
     async def append_encoded(
         self,

@@ -1,7 +1,8 @@
 """Checking a whole log from its files and a public key: trusting nobody who ran it.
 
 The steps, in this order; a later step runs even where an earlier one found a problem:
-    1  the checkpoint is signed by the given key, for its log
+    1  the checkpoint is signed by the given key, or by one that the log's rotations lead to from
+       there, for its log
     2  every group of the write-ahead log is whole, in order, and none is missing
     3  the leaves give exactly the signed root
     4  every tile and entry bundle holds what the leaves say
@@ -27,11 +28,13 @@ from .cosigned import COSIGNED_NAME, read_cosigned
 from .errors import LogDamaged, NoteError
 from .findings import Collector, Findings, Problem
 from .leaves import WalLeaves
-from .note import Checkpoint, VerifierKey, open_checkpoint
+from .note import Checkpoint, VerifierKey
 from .payloadcheck import check_payload_files
 from .prove import Proven, as_verifier, prove, verify_proof
 from .prunecheck import kept_checkpoints, load_boundary
 from .publish import CHECKPOINT_NAME, read_checkpoint
+from .rotation import ROTATIONS_NAME, KeyChain, chain_of
+from .rotationcheck import check_rotations
 from .tree import TreeChecker
 
 __all__ = ["Findings", "Problem", "Proven", "prove", "verify_log", "verify_proof"]
@@ -75,11 +78,12 @@ def verify_log(
     """
     found = Collector()
     notes = _cosigned_notes(directory, found)  # first: a living log may sign and have more cosigned
-    signed, key = _signed_checkpoint(directory, public_key, found)
-    cosigned = _cosigned(notes, key, witnesses, found)
-    earlier = _earlier(earlier_checkpoint, key, found)
+    signed, chain = _signed_checkpoint(directory, public_key, found)
+    cosigned = _cosigned(notes, chain, witnesses, found)
+    cosigned += [] if chain is None else chain.trees
+    earlier = _earlier(earlier_checkpoint, chain, found)
     boundary = load_boundary(directory, found)
-    kept = kept_checkpoints(directory, key, found)
+    kept = kept_checkpoints(directory, chain, found)
     # In this order, so that a living writer is only ever ahead of what was read before.
     tree = TreeChecker(directory, found, signed, earlier, cosigned, boundary=boundary, kept=kept)
     size = 0 if signed is None else signed.size
@@ -95,6 +99,8 @@ def verify_log(
     contents.finish(in_flight_s)
     leaves.check_marker()
     fresh_us = contents.last_time_us - in_flight_s * 1_000_000
+    if chain is not None:
+        check_rotations(directory, chain, found)
     payloads = 0 if boundary is None else boundary.record.first_payloads
     check_payload_files(
         directory, leaves.watermark, found, contents.erased, fresh_us, first_segment=payloads
@@ -119,34 +125,36 @@ def verify_log(
 
 def _signed_checkpoint(
     directory: Path, public_key: VerifierKey | str | bytes, found: Collector
-) -> tuple[Checkpoint | None, VerifierKey | None]:
-    key: VerifierKey | None = None
+) -> tuple[Checkpoint | None, KeyChain | None]:
+    chain: KeyChain | None = None
     try:
         note = read_checkpoint(directory)
         if note is None:
             found.problem(1, "there is no signed checkpoint", file=CHECKPOINT_NAME)
-            return None, _key_without_note(public_key)
-        key = as_verifier(public_key, note)
-        return open_checkpoint(note, key), key
+            return None, _keys_without_note(public_key)
+        chain = chain_of(directory, as_verifier(public_key, note))
+        return chain.open(note), chain
     except (NoteError, LogDamaged) as exc:
         found.problem(1, str(exc), file=CHECKPOINT_NAME)
-        return None, key or _key_without_note(public_key)
+        return None, chain or _keys_without_note(public_key)
 
 
-def _key_without_note(public_key: VerifierKey | str | bytes) -> VerifierKey | None:
+def _keys_without_note(public_key: VerifierKey | str | bytes) -> KeyChain | None:
     if isinstance(public_key, bytes):
         return None
-    return public_key if isinstance(public_key, VerifierKey) else VerifierKey.parse(public_key)
+    if isinstance(public_key, str):
+        public_key = VerifierKey.parse(public_key)
+    return KeyChain.build(public_key, [])
 
 
-def _earlier(note: str | None, key: VerifierKey | None, found: Collector) -> Checkpoint | None:
+def _earlier(note: str | None, chain: KeyChain | None, found: Collector) -> Checkpoint | None:
     if note is None:
         return None
-    if key is None:
+    if chain is None:
         found.problem(5, "the earlier checkpoint cannot be checked: the log's name is unknown")
         return None
     try:
-        return open_checkpoint(note, key)
+        return chain.open(note)
     except NoteError as exc:
         found.problem(5, f"the earlier checkpoint: {exc}")
         return None
@@ -161,16 +169,16 @@ def _cosigned_notes(directory: Path, found: Collector) -> list[str]:
 
 
 def _cosigned(
-    notes: list[str], key: VerifierKey | None, witnesses: Sequence[CosignerKey], found: Collector
+    notes: list[str], chain: KeyChain | None, witnesses: Sequence[CosignerKey], found: Collector
 ) -> list[Checkpoint]:
     """The trees that were cosigned; who cosigned the newest of them is noted."""
     trees = []
     for note in notes:
-        if key is None:
+        if chain is None:
             found.problem(10, "cosigned checkpoints cannot be checked: the log's name is unknown")
             break
         try:
-            tree = open_checkpoint(note, key)
+            tree = chain.open(note)
             signers = cosignatures(note, witnesses)
         except NoteError as exc:
             found.problem(10, str(exc), file=COSIGNED_NAME)
@@ -185,8 +193,8 @@ def _cosigned(
 
 
 def _strays(directory: Path, found: Collector) -> None:
-    known = {"wal", "tile", "blobs", "lock", "committed", CHECKPOINT_NAME, COSIGNED_NAME}
-    known |= {PRUNED_NAME, CHECKPOINTS_NAME}
+    known = {"wal", "tile", "blobs", "lock", "committed", "ids", CHECKPOINT_NAME, COSIGNED_NAME}
+    known |= {ROTATIONS_NAME, PRUNED_NAME, CHECKPOINTS_NAME}
     for path in sorted(directory.iterdir()):
         if path.name not in known and not path.name.startswith("index.sqlite"):
             found.note(f"{path.name} is not part of the log and was not checked")

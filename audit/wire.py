@@ -6,14 +6,14 @@ The notary greets with "WBNOTARY1\n", uint16 length, its origin. Then both sides
     kind 1, append:   uint8 durability (0 the notary's, 1 strict, 2 bounded, 3 async), uint32 length
                       and the event's canonical bytes, uint32 length and the subject (empty: none),
                       uint16 number of payloads, each uint32 length and name, uint32 length and body
-    kind 2, stored:   uint64 leaf index, 32 bytes leaf hash
+    kind 2, stored:   int64 leaf index (-1: promised, no place yet), 32 bytes leaf hash
     kind 3, refused:  the error's name, a newline, its message
-    kind 4, manage:   JSON {"do": "erase", "hold" or "release", "unit_ref", "actor", "reason"}, or
-                      {"do": "prune" or "plan", …}, see pruning.py
+    kind 4, manage:   JSON {"do": what, …}, such as {"do": "erase", "unit_ref", "actor", "reason"}
     kind 5, done:     JSON: what it did
+    kind 6, notice:   JSON {"notice": what, …}, from the notary to everybody; number 0
 Numbers are big-endian. Replies may come in any order.
 Rule: no IO. Each format_x has its parse_x; malformed bytes raise ValueError.
-Read next: socket_link.py.
+Read next: link_stream.py (frames out of a connection).
 """
 
 import struct
@@ -35,13 +35,13 @@ from .errors import (
 )
 
 GREETING = b"WBNOTARY1\n"
-APPEND, STORED, REFUSED, MANAGE, DONE = 1, 2, 3, 4, 5
+APPEND, STORED, REFUSED, MANAGE, DONE, NOTICE = 1, 2, 3, 4, 5, 6
 DURABILITIES = (None, "strict", "bounded", "async")
 MAX_FRAME_BYTES = 96 << 20
 HEAD = struct.Struct(">IIB")
 _LENGTH = struct.Struct(">I")
 _COUNT = struct.Struct(">H")
-_STORED = struct.Struct(">Q32s")
+_STORED = struct.Struct(">q32s")
 _ERRORS = {
     kind.__name__: kind
     for kind in (

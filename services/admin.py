@@ -18,9 +18,9 @@ from runners.tensor import Signature, TensorSpec
 from .codec import parse_json
 from .erasures import Erasures
 from .faults import NotFound, Unsupported
+from .ledger import Reports
 from .modelconfig import model_config, platform
 from .openapi import document
-from .outcomes import Outcomes
 from .repository import Repository
 from .router import Router, newest_ready
 from .statistics import Statistics
@@ -52,7 +52,7 @@ class Admin:
         self,
         fleet: Fleet,
         router: Router,
-        outcomes: Outcomes,
+        outcomes: Reports,
         *,
         ready: Callable[[], bool],
         statistics: Statistics | None = None,

@@ -23,6 +23,7 @@ from runners.errors import RunnerError
 from .accessed import Actor, Reason, record_access
 from .cli_apikey import apikey
 from .cli_audit import audit
+from .cli_notary import run_explainer, run_notary
 from .cli_register import register_model
 from .cli_witness import run_witness
 from .masterkey import load_or_create_keyring
@@ -43,6 +44,8 @@ app.add_typer(audit, name="audit")
 app.add_typer(apikey, name="apikey")
 app.command("register")(register_model)
 app.command("witness")(run_witness)
+app.command("notary")(run_notary)
+app.command("explainer")(run_explainer)
 console = Console()
 errors = Console(stderr=True)
 

@@ -35,6 +35,7 @@ from .cli_fsck import fsck
 from .cli_prune import prune
 from .cli_query import add_queries, open_reader
 from .cli_replay import replay
+from .cli_rotate import rotate_key
 from .masterkey import load_keyring
 from .settings import settings
 from .witnesses import parse_witnesses
@@ -43,6 +44,7 @@ __all__ = ["audit"]
 
 audit = typer.Typer(no_args_is_help=True, help="Read, prove and verify the audit log.")
 audit.command("export")(export)
+audit.command("rotate-key")(rotate_key)
 for _command in (erase, fsck, hold, prune, release, replay):
     audit.command()(_command)
 console = Console()

@@ -21,8 +21,8 @@ from audit.notary import Notary
 from audit.seals import Seals
 from audit.socket_link import NotaryClient
 
+from .erasures import LocalSubjects
 from .masterkey import load_keyring
-from .scrubbing import scrub_reports
 from .settings import Settings, settings
 
 __all__ = ["erase", "hold", "release"]
@@ -40,7 +40,7 @@ def erase(reason: Reason, subject: Subject = "", unit_ref: UnitRef = "", actor: 
     chosen = settings()
     named = _unit_ref(chosen, subject, unit_ref)
     found = asyncio.run(_manage(chosen, "erase", named, actor, reason))
-    removed = scrub_reports(chosen.home / "reports", chosen.log_dir, named)
+    removed = found["reports_removed"]
     if found["again"]:
         said = f"{named} was erased before (leaf {found['leaf']}); nothing has come since"
     else:
@@ -91,9 +91,10 @@ async def _manage(
     try:
         erasing = Erasing(notary, Seals(chosen.log_dir, keyring, create=True))
         await erasing.finish()
+        subjects = LocalSubjects(erasing, log=chosen.log_dir, reports=chosen.home / "reports")
         if do == "erase":
-            return (await erasing.erase(unit_ref, actor=actor, reason=reason))._asdict()
-        leaf = await erasing.hold(unit_ref, actor=actor, reason=reason, release=do == "release")
+            return await subjects.erase(unit_ref, actor=actor, reason=reason)
+        leaf = await subjects.hold(unit_ref, actor=actor, reason=reason, release=do == "release")
         return {"leaf": leaf}
     finally:
         await notary.close()

@@ -18,10 +18,11 @@ from rich.console import Console
 from audit.cosignature import CosignerKey
 from audit.errors import NotFound, NotYetCheckpointed
 from audit.log import has_writer
-from audit.note import VerifierKey, open_checkpoint
+from audit.note import VerifierKey
 from audit.pack import write_pack
 from audit.pack_range import Chosen, Wanted, choose
 from audit.reader import LogReader
+from audit.rotation import chain_of
 
 from .accessed import Actor, Reason, record_access
 from .masterkey import load_keyring
@@ -103,12 +104,16 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
         )
 
 
+def _signed(reader: LogReader, wanted: Wanted) -> int:
+    return chain_of(reader.directory, wanted.log_key).open(reader.checkpoint()).size
+
+
 def _settled(reader: LogReader, wanted: Wanted) -> Chosen:
     """The leaves to export; waits for what a living writer has stored and not signed yet."""
     deadline, stored = time.monotonic() + _WAIT_S, reader.size()
     while True:
         late = time.monotonic() > deadline or not has_writer(reader.directory)
-        if not late and open_checkpoint(reader.checkpoint(), wanted.log_key).size < stored:
+        if not late and _signed(reader, wanted) < stored:
             time.sleep(_POLL_S)
             continue
         try:

@@ -81,7 +81,7 @@ async def _ask(chosen: Settings, asked: dict[str, Any]) -> dict[str, Any]:
     if has_writer(chosen.log_dir):
         client = NotaryClient(chosen.run_dir / "notary.sock", timeout_s=_TIMEOUT_S)
         try:
-            return await client.ask(asked)
+            return await client.ask(**asked)
         finally:
             await client.close()
     keyring = load_keyring(chosen)

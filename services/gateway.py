@@ -45,6 +45,7 @@ __all__ = ["Gateway"]
 log = logging.getLogger("weighbridge")
 _SETTINGS = settings()
 _TLS = tls_of(_SETTINGS)
+_EXPLAINER = _SETTINGS.explainer and not _SETTINGS.notary  # it runs where the log is
 _OUTER: dict[str, Any] = {
     "max_body_bytes": _SETTINGS.max_body_bytes,
     "native": NATIVE_PATHS,
@@ -124,7 +125,7 @@ house = House(_SETTINGS)
 @bentoml.service(
     name="Gateway",
     service_class=FastPath if _FAST else Service,
-    workers=1,
+    workers=_SETTINGS.workers,
     http={"host": _SETTINGS.host, "port": _SETTINGS.http_port},
     traffic={"timeout": 60},
     metrics={"enabled": True},
@@ -134,7 +135,7 @@ house = House(_SETTINGS)
 class Gateway:
     """Routes, answers and records every model decision."""
 
-    if _SETTINGS.explainer:
+    if _EXPLAINER:
         explainer = bentoml.depends(Explainer)
     if _SETTINGS.runner == "service":
         cnn_runner = bentoml.depends(CnnRunner)
@@ -157,7 +158,7 @@ class Gateway:
         hide_inputs()
         await house.open(
             attach=self._attach if _SETTINGS.runner == "service" else None,
-            explain=self._explain if _SETTINGS.explainer else None,
+            explain=self._explain if _EXPLAINER else None,
             announce=_announce,
         )
         before_stopping(house.give_notice)

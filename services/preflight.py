@@ -19,17 +19,19 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 
 from audit.errors import AuditError
 from audit.log import Log
+from audit.wal import Cut
 from runners.errors import RunnerError
 
 from .access.checks import check_access
 from .masterkey import load_or_create_keyring
 from .models import check_device, open_registry
+from .notary_link import LINK_FILES, check_link
 from .placement import check_cards
 from .settings import Settings
 
 __all__ = ["check"]
 
-_FILES = ("api_keys", "jwt_jwks", "tls_cert", "tls_key", "tls_client_ca")
+_FILES = ("api_keys", "jwt_jwks", "tls_cert", "tls_key", "tls_client_ca", *LINK_FILES)
 
 
 def check(settings: Settings) -> None:
@@ -50,14 +52,21 @@ def check(settings: Settings) -> None:
         check_device(settings, registry)
         check_cards(settings, registry)
         _check_port(settings.host, settings.grpc_port)
-        keyring = load_or_create_keyring(settings)
-        log = Log.open(settings.log_dir, keyring, origin=settings.origin)
-        log.close()
+        check_link(settings)
+        recovered = None if settings.notary else _check_log(settings)
     except (AuditError, RunnerError, OSError, ValueError) as exc:
         sys.stderr.write(f"weighbridge: not started: {exc}\n")
         raise SystemExit(1) from exc
-    if log.recovered.cut is not None:
-        sys.stderr.write(f"weighbridge: recovered the log: cut a torn tail, {log.recovered.cut}\n")
+    if recovered is not None:
+        sys.stderr.write(f"weighbridge: recovered the log: cut a torn tail, {recovered}\n")
+
+
+def _check_log(settings: Settings) -> Cut | None:
+    """Open the log, which is recovering it, and close it; what was cut off its end."""
+    keyring = load_or_create_keyring(settings)
+    log = Log.open(settings.log_dir, keyring, origin=settings.origin)
+    log.close()
+    return log.recovered.cut
 
 
 def _http_host() -> str:

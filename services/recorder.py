@@ -21,6 +21,7 @@ from typing import NamedTuple, Protocol
 from audit.blobs import Payload
 from audit.errors import AuditError, LogUnavailable
 from audit.keys import Keyring
+from audit.lent_seals import KeyAway
 from audit.receipts import Receipt, Told
 from audit.record import Event, Gap, new_id, now_us
 from audit.sample import Sampler
@@ -148,11 +149,24 @@ class Recorder:
     def _record_alone(self, call: _Call, seq: int) -> None:
         try:
             (record,) = self._writer.write([call.taken], first_seq=seq)
+        except KeyAway as away:
+            task = asyncio.get_running_loop().create_task(self._record_later(call, seq, away))
+            self._explaining.add(task)
+            task.add_done_callback(self._explaining.discard)
         except Exception as error:  # noqa: BLE001  its caller learns of it; the number is lost
             self._lost.append(seq)
             _refuse(call, error)
         else:
             self._submit(call, record, seq)
+
+    async def _record_later(self, call: _Call, seq: int, away: KeyAway) -> None:
+        try:
+            await away.arrive()
+        except AuditError as error:
+            self._lost.append(seq)
+            _refuse(call, error)
+        else:
+            self._record_alone(call, seq)
 
     def _submit(self, call: _Call, record: Recorded, seq: int) -> None:
         self._under_way += 1
@@ -216,7 +230,7 @@ class Recorder:
         """Explain what is still unexplained, if the log lets us."""
         if self._calls:
             self._begin()
-        if self._explaining:
+        while self._explaining:
             await asyncio.wait(self._explaining)
         await self._idle.wait()
         with contextlib.suppress(AuditError):

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from audit.errors import NotFound, PayloadDamaged
 from audit.log import has_writer
-from audit.note import VerifierKey, open_checkpoint
+from audit.note import VerifierKey
 from audit.reader import LogReader
 from audit.record import Decision
 from audit.report import build, render_html, render_json
+from audit.rotation import chain_of
 from audit.seals import Seals
 from audit.verify import verify_log
 from experiments.estimate import analyse
@@ -93,7 +94,7 @@ def _covering_checkpoint(reader: LogReader, trusted: VerifierKey) -> tuple[str, 
     wanted, deadline = reader.size(), time.monotonic() + _SIGNED_WITHIN_S
     while True:
         note = reader.checkpoint()
-        size = open_checkpoint(note, trusted).size
+        size = chain_of(reader.directory, trusted).open(note).size
         waiting = size < wanted and time.monotonic() < deadline
         if not (waiting and has_writer(reader.directory)):
             return note, size

@@ -19,9 +19,9 @@ from audit.erasing import Erasing
 from audit.errors import AuditError
 from audit.keys import Keyring
 from audit.notary import Notary
-from audit.note import open_checkpoint
 from audit.pruning import Pruning
 from audit.retention import parse_retention
+from audit.rotation import chain_of
 
 from .settings import Settings
 from .witnesses import parse_witnesses
@@ -34,13 +34,13 @@ log = logging.getLogger("weighbridge")
 def cosigned_sizes(settings: Settings, keyring: Keyring) -> Mapping[str, int]:
     """How many leaves each configured witness has cosigned, from what lies beside the log."""
     found = {}
-    log_key = keyring.verifier_key(settings.origin)
+    chain = chain_of(settings.log_dir, keyring.verifier_key(settings.origin))
     for address in parse_witnesses(settings.witnesses):
         found[address.key.name] = 0
         with suppress(OSError, AuditError, UnicodeDecodeError):  # as if it had never cosigned
             note = cosigned_path(settings.log_dir, address.key).read_text(encoding="utf-8")
             if cosignatures(note, [address.key]):
-                found[address.key.name] = open_checkpoint(note, log_key).size
+                found[address.key.name] = chain.open(note).size
     return found
 
 

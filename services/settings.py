@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from audit.link_address import NotaryAddress
 from audit.retention import parse_retention
 
 from .access.limits import parse_concurrency
@@ -53,6 +54,19 @@ class Settings(BaseSettings):
         "", description="who cosigns the log's checkpoints: URL VKEY, comma separated"
     )
     models: str = Field("", description="models to serve, comma separated; empty serves all")
+    notary: str = Field(
+        "",
+        description="who keeps the log: unix:/PATH or tcp://HOST:PORT; empty: the gateway",
+    )
+    notary_listen: str = Field(
+        "", description="where the notary takes appends of other machines: tcp://HOST:PORT"
+    )
+    notary_cert: str = Field("", description="PEM certificate of this side of the TCP link")
+    notary_key: str = Field("", description="PEM key of that certificate")
+    notary_ca: str = Field("", description="PEM CA of the other side of the TCP link")
+    notary_wait_ms: int = Field(
+        2000, ge=1, le=60_000, description="how long answers wait for a notary that is away"
+    )
     definitions: Path = Field(
         _PROJECT / "experiments" / "definitions", description="folder of experiment definitions"
     )
@@ -107,6 +121,9 @@ class Settings(BaseSettings):
     fast_path: bool = Field(True, description="answer /v1 and /v2 before BentoML's middleware")
     allow_force: bool = Field(False, description="honour x-weighbridge-arm")
     grpc_always_raw: bool = Field(False, description="answer gRPC with raw tensors only")
+    workers: int = Field(
+        1, ge=1, le=64, description="gateway processes; more than one needs WEIGHBRIDGE_NOTARY"
+    )
     base_path: str = Field("", description="a path that may stand in front of every other")
     read_timeout_s: float = Field(
         30.0, gt=0, description="longest wait for an HTTP request's head, or for its body to move"
@@ -147,6 +164,13 @@ class Settings(BaseSettings):
     @classmethod
     def _witnesses(cls, text: str) -> str:
         parse_witnesses(text)
+        return text
+
+    @field_validator("notary", "notary_listen")
+    @classmethod
+    def _notary(cls, text: str) -> str:
+        if text:
+            NotaryAddress.parse(text)
         return text
 
     @field_validator("payloads")

@@ -10,17 +10,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import cast
 
 from audit.canonical import JSON
-from audit.cosigning import Cosigning
-from audit.erasing import Erasing
-from audit.notary import Notary
-from audit.reader import LogReader
-from audit.record import AssignmentConfig, Epoch, Event, ModelRegistered, new_id, now_us, original
+from audit.record import AssignmentConfig, Epoch, ModelRegistered, new_id, now_us
 from audit.sample import Rules, Sampler
-from audit.seals import Seals
-from audit.socket_link import serve as serve_notary
 from experiments.definition import Definition
 from experiments.errors import DefinitionError
 from runners.fleet import Fleet, Slot
@@ -37,20 +31,18 @@ from .erasures import Erasures
 from .explaining import Explaining, RemoteExplain
 from .grpcserver import GrpcServer, status_of
 from .http import HttpDoor
-from .masterkey import load_or_create_keyring
+from .ledger import LocalLedger
 from .metrics import Metrics
 from .models import open_fleet
-from .outcomes import Outcomes
 from .payloadpolicy import parse_policy
 from .recorder import Recorder
-from .retaining import Retaining, open_pruning
+from .remote_ledger import RemoteLedger
 from .router import Router
 from .rpc import Servicer
 from .settings import Settings
 from .settling import settle_memory
 from .tally import Tally
 from .telemetry import Telemetry
-from .witnesses import parse_witnesses, summary
 
 __all__ = ["House"]
 
@@ -67,7 +59,6 @@ class House:
         self.ready = False
         self.guard: Guard | None = None
         self._stack = contextlib.AsyncExitStack()
-        self._known: dict[tuple[str, str], str] = {}
 
     async def open(
         self,
@@ -134,39 +125,12 @@ class House:
 
     async def _open_log(self) -> None:
         settings = self.settings
-        self.keyring = load_or_create_keyring(settings)
-        self.notary = await Notary.open(
-            settings.log_dir,
-            self.keyring,
-            origin=settings.origin,
-            durability=settings.durability,
-            bound_s=settings.bound_ms / 1000,
-        )
-        self._stack.push_async_callback(self.notary.close)
-        self.cosigning = Cosigning(
-            settings.log_dir,
-            self.keyring.verifier_key(settings.origin),
-            parse_witnesses(settings.witnesses),
-        )
-        self._stack.callback(self.cosigning.close)
-        self.notary.on_checkpoint = self.cosigning.wake
-        self.cosigning.start()
-        settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.seals = await asyncio.to_thread(Seals, settings.log_dir, self.keyring, create=True)
-        self.erasing = Erasing(self.notary, self.seals)
-        await self.erasing.finish()
-        self.pruning = open_pruning(self.notary, self.erasing, settings, self.keyring)
-        await self.pruning.finish()
-        server = await serve_notary(
-            self.notary, settings.run_dir / "notary.sock", self.erasing, self.pruning
-        )
-        self._stack.push_async_callback(server.close)
-        retaining = Retaining(self.pruning, settings)
-        self._stack.push_async_callback(retaining.close)
-        self.outcomes = Outcomes(self.notary, self.keyring)
-        await asyncio.to_thread(self._remember, LogReader(settings.log_dir))
+        ledger: LocalLedger | RemoteLedger
+        ledger = self.ledger = RemoteLedger(settings) if settings.notary else LocalLedger(settings)
+        await ledger.open()
+        self._stack.push_async_callback(ledger.close)
         sampler = Sampler(
-            self.keyring.derived("sampling/1"),
+            ledger.sampling_key,
             Rules(
                 base=settings.sample_base,
                 near_threshold=settings.sample_near,
@@ -174,17 +138,17 @@ class House:
             ),
         )
         self.recorder = Recorder(
-            self.notary,
-            self.keyring,
-            self.seals,
+            ledger.appender,
+            ledger.keyring,
+            ledger.seals,
             sampler,
             durability=settings.durability,
             policy=parse_policy(settings.payloads, settings.payload_bytes),
         )
-        self.tally = Tally(self.notary, self.recorder)
+        self.tally = Tally(ledger.appender, self.recorder)
         self._stack.push_async_callback(self.tally.close)
         self._stack.push_async_callback(self.recorder.close)
-        await self.notary.append(
+        await ledger.appender.append(
             Epoch(
                 id=new_id(),
                 time_us=now_us(),
@@ -193,21 +157,6 @@ class House:
                 sampling_commitment=sampler.commitment,
             )
         )
-
-    def _remember(self, reader: LogReader) -> None:
-        """One pass over the log: the outcomes, and which artefacts were put on record."""
-
-        def noted(entry: Any) -> tuple[int, Event]:
-            event = original(entry.event)
-            if isinstance(event, ModelRegistered):
-                fact, key = f"{event.digest} {event.device}", (event.model, event.version)
-                if event is entry.event:
-                    self._known[key] = fact
-                else:  # carried over by a pruning: older than what may have come since
-                    self._known.setdefault(key, fact)
-            return entry.index, event
-
-        self.outcomes.remember(noted(entry) for entry in reader.entries())
 
     async def _open_doors(self, explain: RemoteExplain | None) -> None:
         settings = self.settings
@@ -231,18 +180,16 @@ class House:
             awake=Awake(settings.awake_us / 1e6),
         )
         self._stack.callback(self.plane.books.settle)
-        self.notary.expect(lambda: self.plane.running)
+        self.ledger.expect(lambda: self.plane.running)
         self.admin = Admin(
             self.fleet,
             self.router,
-            self.outcomes,
+            self.ledger.outcomes,
             ready=lambda: self.ready,
             statistics=self.plane.books.statistics,
-            witnesses=lambda: summary(self.cosigning.states()),
+            witnesses=self.ledger.summary,
         )
-        self.admin.erasures = Erasures(
-            self.erasing, self.keyring, log=settings.log_dir, reports=settings.home / "reports"
-        )
+        self.admin.erasures = Erasures(self.ledger.subjects, self.ledger.keyring)
         self.http = HttpDoor(
             self.plane,
             self.admin,
@@ -310,9 +257,9 @@ class House:
         """Put an artefact on record before it answers; once per digest and device."""
         manifest = slot.manifest
         fact = f"{manifest.digest} {slot.device}"
-        if self._known.get((manifest.name, manifest.version)) == fact:
+        if self.ledger.known.get((manifest.name, manifest.version)) == fact:
             return
-        await self.notary.append(
+        await self.ledger.appender.append(
             ModelRegistered(
                 id=new_id(),
                 time_us=now_us(),
@@ -324,11 +271,11 @@ class House:
                 manifest_evaluation=dict(manifest.evaluation),
             )
         )
-        self._known[manifest.name, manifest.version] = fact
+        self.ledger.known[manifest.name, manifest.version] = fact
 
     async def _configured(self, definition: Definition, reason: str) -> None:
         """Record a definition before it takes effect."""
-        await self.notary.append(
+        await self.ledger.appender.append(
             AssignmentConfig(
                 id=new_id(),
                 time_us=now_us(),

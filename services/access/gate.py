@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from ..faults import Fault, TryLater, fault_of
+from .caller import CALLER
 from .credential import read_said
 from .guard import Guard
 from .needs import ANYBODY, http_need
@@ -61,7 +62,7 @@ class HttpGate:
         if guard is None:
             return fault_of(TryLater("the server is starting; try again"))
         try:
-            await guard.admit(read_said(headers), need)
+            CALLER.set(await guard.admit(read_said(headers), need))
         except Exception as exc:  # noqa: BLE001  the edge: whatever it is, the call does not pass
             return guard.refuse(exc, "http")
         return None

@@ -6,6 +6,7 @@ from audit.errors import LeafPruned, NotPrunable
 from audit.manifest import Destination, ParquetMismatch
 from audit.parquet import check, drop_pruned, export
 from audit.pruneplan import Plan
+from audit.pruning import PRUNES
 from audit.reader import LogReader
 from audit.record import original
 from audit.report.data import Period
@@ -125,17 +126,18 @@ async def test_the_report_counts_on_from_what_was_pruned(tmp_path, ring) -> None
 async def test_another_process_asks_for_it_over_the_socket(tmp_path, ring) -> None:
     async with living(tmp_path, ring) as log:
         await old_and_new(log)
-        server = await serve(log.notary, tmp_path / "s", log.erasing, log.pruning)
+        offered = dict.fromkeys(PRUNES, log.pruning.answer)
+        server = await serve(log.notary, tmp_path / "s", log.erasing, handlers=offered)
         client = NotaryClient(tmp_path / "s")
         try:
-            plan = await client.ask({"do": "plan"})
+            plan = await client.ask("plan")
             assert (plan["first_leaf"], plan["why_not"]) == (512, None)
             assert plan["segments"][0]["why"] == "every floor is passed"
             assert LogReader(log.directory).first() == 0
-            done = await client.ask({"do": "prune", "actor": "x", "reason": "y"})
+            done = await client.ask("prune", actor="x", reason="y")
             assert done["first_leaf"] == 512
             with pytest.raises(NotPrunable, match="must be kept"):
-                await client.ask({"do": "prune", "actor": "x", "reason": "y"})
+                await client.ask("prune", actor="x", reason="y")
         finally:
             await client.close()
             await server.close()

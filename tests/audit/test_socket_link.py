@@ -10,7 +10,14 @@ from audit.notary import Notary
 from audit.reader import LogReader
 from audit.socket_link import NotaryClient, serve
 from audit.testing import FaultyFiles, check_log
-from audit.wire import AppendRequest, format_append, format_refusal, parse_append, parse_refusal
+from audit.wire import (
+    APPEND,
+    AppendRequest,
+    format_append,
+    format_refusal,
+    parse_append,
+    parse_refusal,
+)
 from tests.audit.worlds import ORIGIN, append, decision, leaf_of, make_keyring
 
 
@@ -197,10 +204,12 @@ async def test_bytes_that_are_no_event_are_not_stored(tmp_path, ring, path, data
     server = await serve(notary, path)
     client = NotaryClient(path)
     body = format_append(AppendRequest(None, data, "", {}))
-    with pytest.raises(AuditError):
-        await client._call(body)
-    with pytest.raises(AuditError):
-        await client._call(body[:-1])
+    for asked in (body, body[:-1]):
+        refused = asyncio.get_running_loop().create_future()
+        client._send(APPEND, asked, lambda *answer, r=refused: r.set_result(answer), 5.0)
+        answer, error = await refused
+        assert answer is None
+        assert isinstance(error, AuditError)
     assert notary.size == 0
     await client.close()
     await server.close()

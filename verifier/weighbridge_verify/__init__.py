@@ -2,7 +2,6 @@
 
 Rule: the pack is hostile until it is verified. Nothing is unpacked to disk, every count in it is
 compared with the bytes that are there; only the standard library and `cryptography` are imported.
-Read next: check.py (the steps).
 """
 
 

@@ -25,15 +25,12 @@ def main(words: list[str] | None = None) -> int:
         witnesses = [Key.parse(text, WITNESS) for text in given.witness]
         kept = {str(path): path.read_bytes() for path in given.earlier}
         found = Check(Pack(given.pack), keys, witnesses, kept, given.quorum)
+        verdict = f"{found.problems} problems" if found.problems else "all that was checked holds"
+        status, lines = int(found.problems > 0), [*found.lines, f"{'result':<12}{verdict}"]
     except (Broken, Unreadable, OSError) as exc:
-        return _end(2, f"could not check {given.pack}: {exc}")
+        status, lines = 2, [f"could not check {given.pack}: {exc}"]
     except Exception as exc:  # noqa: BLE001 - the edge: whatever a pack provokes is a sentence
-        return _end(2, f"could not check {given.pack}: it provoked a {type(exc).__name__}")
-    verdict = f"{found.problems} problems" if found.problems else "all that was checked holds"
-    return _end(int(found.problems > 0), *found.lines, f"{'result':<12}{verdict}")
-
-
-def _end(status: int, *lines: str) -> int:
+        status, lines = 2, [f"could not check {given.pack}: it provoked a {type(exc).__name__}"]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     return status
 

@@ -1,7 +1,6 @@
 """The archive: a zip file in its one form, read without unpacking it.
 
-A pack's zip has members sorted by name, stored, dated 1980-01-01, mode 0644, and nothing else. So
-it cannot grow when unpacked, and every byte of it has one right value, which is compared here.
+A pack's members are sorted by name, stored, dated 1980-01-01, mode 0644: one right value each byte.
 Source: PKWARE APPNOTE 6.3.10, sections 4.3.7, 4.3.12, 4.3.16.
 """
 
@@ -17,8 +16,7 @@ from . import Broken, Unreadable
 
 FORMAT, MANIFEST = "weighbridge-evidence-pack/1", "manifest.json"
 MAX_BYTES, _MEMBER_BYTES = 1 << 32, 64 << 20  # of the file; of a member, which is held in memory
-_LOCAL, _ENTRY = struct.Struct("<4s5H3I2H"), struct.Struct("<4s6H3I5H2I")
-_END = struct.Struct("<4s4H2IH")
+_LOCAL, _ENTRY, _END = map(struct.Struct, ("<4s5H3I2H", "<4s6H3I5H2I", "<4s4H2IH"))
 _FIXED = (20, 0, 0, 0, 1 << 5 | 1)  # version, flags, method "stored", time, date
 _NAME = re.compile(rb"[A-Za-z0-9]+([./][A-Za-z0-9]+)*")  # no "..", no leading slash, no backslash
 

@@ -1,7 +1,6 @@
 """The steps of a verification, and what is said about each.
 
-Rule: a step that finds something wrong says so; what was not checked, for that or another reason,
-is said, too. What comes from the pack is printed without control characters.
+Rule: what is wrong is said, and what was not checked, too; control characters are not printed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ _SMALL = {"README.txt", "checkpoint", "keys/log", "keys/witnesses", MANIFEST, "r
 
 
 class Check:
-    """One verification. Attributes: `lines`, to be read; `problems`, how many things do not hold.
+    """What was said (`lines`), and how many `problems` there are, after a verification.
 
     The reviewer trusts `keys` (of the log; if empty, the pack's word is taken) and `mine` (of
     witnesses, of whom `quorum` must have cosigned), and `kept` checkpoints, by name, from before.
@@ -28,8 +27,7 @@ class Check:
         self, pack: Pack, keys: list[Key], mine: list[Key], kept: Mapping[str, bytes], quorum: int
     ) -> None:
         self.lines: list[str] = []
-        self.problems = 0
-        self._pack, self._keys = pack, keys
+        self.problems, self._pack, self._keys = 0, pack, keys
         with suppress(Unreadable):
             with self._step("1 the archive is whole, each file is what the manifest names"):
                 pack.check()
@@ -70,15 +68,29 @@ class Check:
     def _signature(self) -> None:
         named = self._named("keys/log", LOG)
         if not self._keys:
-            self._say(
-                "WARNING",
-                "the log's key came from the pack itself: without --key this shows little",
-            )
-        elif not named or not set(named) <= set(self._keys):
+            self._say("WARNING", "the log's key came from the pack itself: this shows little")
+        self._spans = self._followed(self._keys or named)
+        if not named or not set(named) <= {key for key, _, _ in self._spans}:
             self._say("PROBLEM", "the pack names another log key than you gave")
-        self._keys = self._keys or named
         self._signed = self._opened("checkpoint", self._pack["checkpoint"])
         self._say("found", f"log {self._signed.origin}: {self._signed.size} records signed")
+
+    def _followed(self, trusted: list[Key]) -> list[tuple[Key, int, int]]:
+        """Who signs trees from which size to which: as trusted, or along rotations from there."""
+        spans: list[tuple[Key, int, int]] = []
+        names = [name for name in self._pack.names if name.startswith("rotations/")]
+        for note in sorted((Signed.parse(self._pack[name]) for name in names), key=lambda n: n[1]):
+            mark, _, *said = *note.text.split("\n")[3].split(" "), "", ""
+            old, new = (Key.parse(text, LOG) for text in said[:2])
+            last, start, _ = spans.pop() if spans else (old, 0, 0)
+            signed = None not in (note.by(old), note.by(new)) and start <= note.size
+            signed = signed and mark == "weighbridge-key-rotation/1"
+            if not signed or last != old or {old.name, new.name} != {note.origin}:
+                raise Broken("a key was swapped: a rotation lacks a signature, or the one before")
+            spans += [(old, start, note.size), (new, note.size, 1 << 63)]
+        if spans and not set(trusted) & {key for key, _, _ in spans}:
+            raise Broken("the log's key was rotated, and the key that you gave is none of its keys")
+        return spans or [(key, 0, 1 << 63) for key in trusted]
 
     def _witnesses(self, mine: list[Key], quorum: int) -> None:
         known, seen = dict.fromkeys([*mine, *self._named("keys/witnesses", WITNESS)]), 0
@@ -88,7 +100,7 @@ class Check:
             done = "did not cosign" if time_s is None else f"cosigned at {moment} UTC"
             self._say("found", f"witness {key.name} (its key is {whose}) {done}")
             seen += time_s is not None and key in mine
-        ids = {(key.name, key.key_id) for key in [*self._keys, *known]}
+        ids = {(key.name, key.key_id) for key in [*(span[0] for span in self._spans), *known]}
         for name, key_id, _ in self._signed.lines:
             if (name, key_id) not in ids:
                 self._say("NOT CHECKED", f"the signature of {name}+{key_id.hex()}: unknown key")
@@ -102,11 +114,12 @@ class Check:
         self._counted = Records(pack["report.json"], signed.origin, signed.size, len(pack.names))
         first, end = self._counted.leaves
         self._bundles = range(max(first - 1, 0) // WIDTH, min(end, signed.size - 1) // WIDTH + 1)
-        names = sorted(name for name in pack.names if name.startswith("checkpoints/"))
+        names = sorted(n for n in pack.names if n.startswith(("checkpoints/", "rotations/")))
         self._older = {name: self._opened(name, pack[name]) for name in names}
-        sizes = [older.size for older in self._older.values() if older.size < signed.size]
-        self._hashes = Tree(pack, signed.size, self._bundles, sizes)
-        wanted = _SMALL | {f"checkpoints/{n}" for n in sizes} | set(self._hashes.names.values())
+        sizes = {n: o.size for n, o in self._older.items() if o.size < signed.size or n[0] == "r"}
+        belong = {f"{name.partition('/')[0]}/{size}" for name, size in sizes.items()}
+        self._hashes = Tree(pack, signed.size, self._bundles, sizes.values())
+        wanted = _SMALL | belong | set(self._hashes.names.values())
         if odd := sorted(pack.names ^ wanted)[:20]:
             raise Broken(f"what does not belong into the pack, or is missing: {', '.join(odd)}")
         self._hashes.check(signed.root)
@@ -136,7 +149,8 @@ class Check:
 
     def _opened(self, name: str, data: bytes) -> Signed:
         signed = Signed.parse(data)
-        if all(signed.by(key) is None for key in self._keys if key.name == signed.origin):
+        keys = [key for key, first, last in self._spans if first <= signed.size <= last]
+        if all(signed.by(key) is None for key in keys if key.name == signed.origin):
             raise Broken(f"{name}: the checkpoint of {signed.origin} lacks the log's signature")
         return signed
 

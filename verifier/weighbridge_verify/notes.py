@@ -1,13 +1,13 @@
 """Signed notes, checkpoints and cosignatures: who vouches for a tree.
 
-Source: c2sp.org/signed-note, c2sp.org/tlog-checkpoint, c2sp.org/tlog-cosignature. Ed25519 over the
-text (key type 0x01, logs), or over time and text (key type 0x04, witnesses).
+Source: C2SP signed-note, tlog-checkpoint, tlog-cosignature: Ed25519 over text, or time and text.
 Rule: a signature under a known key must be right; others are named, and prove nothing.
 """
 
 import base64
 import hashlib
 import re
+from contextlib import suppress
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
@@ -69,12 +69,8 @@ class Signed(NamedTuple):
         if note.encode() != data or any(c < " " and c != "\n" for c in note) or note[-1:] != "\n":
             raise Broken("a checkpoint is too long, or not text in UTF-8")
         root = _base64("".join(body[2:3]))
-        if (
-            len(root) != 32
-            or "" in body
-            or not re.fullmatch("0|[1-9][0-9]{0,17}", body[1])
-            or not all(lines)
-        ):
+        sized = re.fullmatch("0|[1-9][0-9]{0,17}", "".join(body[1:2]))
+        if len(root) != 32 or "" in body or not sized or not all(lines):
             raise Broken("a checkpoint is not origin, size, root, an empty line and signatures")
         split = [(line[1], _base64(line[2])[:4], _base64(line[2])[4:]) for line in lines if line]
         return cls(body[0], int(body[1]), root, text + "\n", split)
@@ -86,10 +82,8 @@ class Signed(NamedTuple):
 
 
 def _base64(text: str) -> bytes:
-    try:
+    with suppress(ValueError):
         raw = base64.b64decode(text, validate=True)
-    except ValueError:
-        raw = b""
-    if not raw or base64.b64encode(raw).decode() != text:
-        raise Broken("base64 is malformed, or not in its one form")
-    return raw
+        if raw and base64.b64encode(raw).decode() == text:
+            return raw
+    raise Broken("base64 is malformed, or not in its one form")

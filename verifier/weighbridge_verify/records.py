@@ -1,7 +1,6 @@
 """The records: canonical, each id once, their numbers complete; and the report counted again.
 
-Source: RFC 8785 (the part without floats that the log writes). The report's fields are those of
-report.json; every figure is counted from the records of the leaves that the pack is about.
+Source: RFC 8785, without floats. Every figure of report.json is counted from the pack's records.
 """
 
 import json
@@ -66,8 +65,8 @@ class Records:
             self._decisions[*served, str(event.get("arm_served") or "")] += inside
         elif kind == "gap":
             self._span(*(_need(event, _GAP)[field] for field in _GAP), decided=False)
-            said = {field: event.get(field) for field in (*_GAP, "reason")}
-            self._lists["gaps"].append(said | {"leaf": leaf})
+            said = {"leaf": leaf} | {field: event.get(field) for field in (*_GAP, "reason")}
+            self._lists["gaps"].append(said)
         elif kind == "erasure":
             self._lists["erasures"].append({"leaf": leaf, "unit_ref": event.get("unit_ref")})
 
@@ -102,12 +101,12 @@ class Records:
 
     def agree(self) -> None:
         """Compare the pack's report with what was counted; raises Broken."""
-        counted = sorted((*key, n) for key, n in self._decisions.items() if n)
         names = ("model", "version", "arm", "count")
         counts = {name: self._given[name] for name in _REPORT} | {"records": dict(+self._kinds)}
         outside = self.leaves[1] - self.leaves[0] - self._kinds.total()
         counts |= self._about | {"records_outside_the_time": outside}
-        counts |= {"decisions": [dict(zip(names, row, strict=True)) for row in counted]}
+        rows = sorted((*key, n) for key, n in self._decisions.items() if n)
+        counts |= {"decisions": [dict(zip(names, row, strict=True)) for row in rows]}
         counts |= self._lists | {"instances": self._instances()}
         if _dump(self._given) != _dump(counts):
             raise Broken("report.json: counted again, the records give other figures")

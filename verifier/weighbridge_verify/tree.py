@@ -1,8 +1,7 @@
 """The tree: which tiles a pack must hold, and whether each leads to the signed root.
 
 Source: RFC 6962 section 2.1 (hashes), c2sp.org/tlog-tiles (tiles of 256 hashes, entry bundles).
-Rule: each hash of each tile is used: a tile on the right edge goes into the root, a full tile is
-compared with the hash of it in the tile above. What is not needed is not allowed.
+Rule: each hash is used, in the root or against the tile above; what is not needed is not allowed.
 """
 
 import hashlib

@@ -1,0 +1,195 @@
+r"""Which ids the log's older records have, in files that are searched without reading them whole.
+
+    <log>/ids/<8 digits>.run
+        "WBIDS1\r\n", uint64 covered, uint32 number of ids, uint32 CRC-32 of what follows,
+        uint16 and uint16 lengths of the least and the greatest id, both ids, zeros up to a
+        multiple of 8 bytes, the ids' keys (uint64 each, ascending), their leaves (uint64 each)
+
+`covered`: the ids of all leaves below it are in this run or in an earlier one. A key is the last 8
+bytes of a UUID, which are random, or 8 bytes of the SHA-256 of another id. Little-endian.
+Rule 1: derived, and proves nothing: what is found is compared with the log by whoever asks. Runs
+that are damaged, or of another log, are thrown away and made again.
+Rule 2: a search looks into the runs whose range of ids holds the id; ids carry their time, so for
+an id of a minute ago that is one run or two, and costs some microseconds.
+Read next: olderids.py (who writes and asks).
+"""
+
+import hashlib
+import mmap
+import struct
+import sys
+import zlib
+from array import array
+from bisect import bisect_left
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from .files import make_directory, replace_file
+
+__all__ = ["FOLDER", "IdRuns", "key_of"]
+
+FOLDER = "ids"
+_MAGIC = b"WBIDS1\r\n"
+_HEAD = struct.Struct("<8sQIIHH")
+_UUID_CHARS = 36
+
+
+class _Run(NamedTuple):
+    covered: int
+    least: str
+    greatest: str
+    keys: "memoryview | array[int]"
+    leaves: "memoryview | array[int]"
+
+
+def key_of(event_id: str) -> int:
+    """What stands for an id in a run; two ids may have the same."""
+    if len(event_id) == _UUID_CHARS:
+        with suppress(ValueError):
+            return int(event_id[19:23] + event_id[24:], 16)
+    return int.from_bytes(hashlib.sha256(event_id.encode()).digest()[:8], "big")
+
+
+class IdRuns:
+    """The runs of one log. `find` may be called while another thread is in `write`.
+
+    Attributes:
+        covered: the ids of all leaves below this are in the runs.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._folder = directory / FOLDER
+        self._runs: list[_Run] = []
+        self._reach: list[str] = []  # the greatest id of each run and all before it
+        self.covered = 0
+
+    def load(self, size: int) -> None:
+        """Open the runs that are whole, up to the first that is not; later ones are removed.
+
+        Args:
+            size: of the log; a run that knows more is another log's, and so are all.
+        """
+        self._runs, self._reach, self.covered = [], [], 0
+        paths = sorted(self._folder.glob("*.run"))
+        for number, path in enumerate(paths):
+            run = _read(path) if path.name == _name(number) else None
+            if run is None:
+                break
+            self._take(run)
+        if self.covered > size:
+            self._runs, self._reach, self.covered = [], [], 0
+        for path in paths[len(self._runs) :]:
+            path.unlink()
+
+    def forget(self) -> None:
+        """Throw everything away; it is not this log's."""
+        self._runs, self._reach, self.covered = [], [], 0
+        for path in self._folder.glob("*.run"):
+            path.unlink()
+
+    def write(self, ids: Mapping[str, int], covered: int) -> None:
+        """Add a run; durable when this returns.
+
+        Args:
+            ids: leaves by id; not empty.
+            covered: see the class.
+
+        Raises:
+            OSError: it was not added.
+        """
+        names = list(ids)
+        keys = _keys(names)
+        order = sorted(range(len(names)), key=keys.__getitem__)
+        leaves = list(ids.values())
+        run = _Run(
+            covered,
+            min(names),
+            max(names),
+            array("Q", [keys[place] for place in order]),
+            array("Q", [leaves[place] for place in order]),
+        )
+        make_directory(self._folder)
+        # If we crash here, the log is read again from where the run before ended.
+        replace_file(self._folder / _name(len(self._runs)), _format(run))
+        self._take(run)
+
+    def find(self, event_id: str) -> list[int]:
+        """The leaves that may have this id; few, and mostly none."""
+        key, found = 0, []
+        for run in self._runs[bisect_left(self._reach, event_id) :]:
+            if run.least <= event_id <= run.greatest:
+                key = key or key_of(event_id)
+                place = bisect_left(run.keys, key)
+                while place < len(run.keys) and run.keys[place] == key:
+                    found.append(run.leaves[place])
+                    place += 1
+        return found
+
+    def greatest(self) -> str:
+        """The greatest id of all; empty without any."""
+        return self._reach[-1] if self._reach else ""
+
+    def _take(self, run: _Run) -> None:
+        self.covered = run.covered
+        self._runs.append(run)
+        self._reach.append(max(self.greatest(), run.greatest))
+
+
+def _name(number: int) -> str:
+    return f"{number:08d}.run"
+
+
+def _keys(names: list[str]) -> "array[int]":
+    """The keys of many ids at once; the same as `key_of`."""
+    if all(len(name) == _UUID_CHARS for name in names):
+        with suppress(ValueError):
+            tails = "".join([name[19:23] + name[24:] for name in names])
+            keys = array("Q", bytes.fromhex(tails))
+            if sys.byteorder == "little":
+                keys.byteswap()
+            return keys
+    return array("Q", map(key_of, names))
+
+
+def _format(run: _Run) -> bytes:
+    least, greatest = run.least.encode(), run.greatest.encode()
+    ids = least + greatest
+    body = ids + bytes(-(len(ids) + _HEAD.size) % 8) + _little(run.keys) + _little(run.leaves)
+    sizes = len(run.keys), zlib.crc32(body), len(least), len(greatest)
+    return _HEAD.pack(_MAGIC, run.covered, *sizes) + body
+
+
+def _little(numbers: "memoryview | array[int]") -> bytes:
+    found = array("Q", numbers)
+    if sys.byteorder == "big":
+        found.byteswap()
+    return found.tobytes()
+
+
+def _read(path: Path) -> _Run | None:
+    """A run, whole; None if it is not."""
+    try:
+        with path.open("rb") as file:
+            raw = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        magic, covered, count, crc, low, high = _HEAD.unpack_from(raw)
+        start = _HEAD.size + low + high
+        start += -start % 8
+        if magic != _MAGIC or len(raw) != start + 16 * count or not count:
+            return None
+        if zlib.crc32(raw[_HEAD.size :]) != crc:
+            return None
+        ids = bytes(raw[_HEAD.size : _HEAD.size + low + high])
+        keys, leaves = raw[start : start + 8 * count], raw[start + 8 * count :]
+        return _Run(covered, ids[:low].decode(), ids[low:].decode(), _native(keys), _native(leaves))
+    except (OSError, ValueError, struct.error):
+        return None
+
+
+def _native(raw: memoryview) -> "memoryview | array[int]":
+    if sys.byteorder == "little":
+        return raw.cast("Q")
+    found = array("Q", raw.tobytes())
+    found.byteswap()
+    return found

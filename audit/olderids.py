@@ -1,0 +1,200 @@
+"""The ids of records that are older than those remembered: a late retry still finds its record.
+
+Rule 1: ids carry their time (UUIDv7), so an id that is greater than all forgotten ones was never
+stored: one comparison of texts, and nothing is searched. What is compared is the greatest id that
+was forgotten, so this holds for ids of any kind and for clocks that differ.
+Rule 2: events are forgotten by the thousand; a thread writes a run of their ids, and until it has
+they are found in memory.
+Rule 3: after a start, what no run covers is read from the log. If that is much (a log from before
+these files, or whose files were lost), it is read beside the appends; until it is done, an id that
+is not newer than all is refused with LogUnavailable: better late than twice.
+Boundary: one event loop, and one thread that writes.
+Read next: idruns.py (the files), notary.py (who asks).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .errors import AuditError, EventConflict, LogUnavailable
+from .idruns import IdRuns
+from .merkle import leaf_hash
+from .reader import LogReader
+from .receipts import PROMISED, Known, event_id_in
+
+__all__ = ["OlderIds"]
+
+_LOGGER = logging.getLogger("weighbridge.audit")
+_AT_ONCE = 262_144
+
+
+class OlderIds:
+    """The ids that RecentEvents has forgotten.
+
+    Args:
+        directory: the log's.
+        remembered: how many events RecentEvents remembers.
+        under_way: how many appends there may be at once: by so much the order in which ids are
+            forgotten may differ from that of the leaves.
+
+    Attributes:
+        newest: no id greater than this was forgotten.
+    """
+
+    def __init__(self, directory: Path, *, remembered: int, under_way: int) -> None:
+        self._directory = directory
+        self._remembered, self._under_way = remembered, under_way
+        self._run = max(remembered // 2, 1)
+        self._runs = IdRuns(directory)
+        self._waiting: list[dict[str, Known]] = []
+        self._unwritten: list[dict[str, int]] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit-ids")
+        self._reading = False
+        self._closed = False
+        self.newest = ""
+
+    def open(self, size: int, remember: Callable[[str, bytes, int], None]) -> None:
+        """Learn the ids of a log of `size` leaves; called once, from any thread.
+
+        Args:
+            size: how many leaves are durable.
+            remember: told id, leaf hash and index of the last `remembered`, in order.
+        """
+        self._runs.load(size)
+        recent = max(first_kept(self._directory), size - self._remembered)
+        self.newest = self._runs.greatest()
+        if recent - self._runs.covered > _AT_ONCE:
+            self._reading = True
+            self._thread.submit(self._read, recent)
+        else:
+            self._take(min(self._runs.covered, recent), recent)
+        for index, data in LogReader(self._directory).raw(recent):
+            name = event_id_in(data)
+            remember(name, leaf_hash(data), index)
+            if self._reading:
+                self.newest = max(self.newest, name)
+
+    def add(self, generation: dict[str, Known], greatest: str) -> None:
+        """Events are forgotten elsewhere; on the loop, and nobody else changes them from here on.
+
+        What has no place in the log yet is left out: it is remembered again when it has.
+        """
+        self._waiting.append(generation)
+        self.newest = max(self.newest, greatest)
+        if not self._closed:
+            self._thread.submit(self._write)
+
+    def find(self, event_id: str) -> list[int]:
+        """The leaves that may have this id; to be compared with the log.
+
+        Raises:
+            LogUnavailable: the log is still being read.
+        """
+        for generation in tuple(self._waiting):
+            known = generation.get(event_id)
+            if known is not None and known[1] is not None and known[1].index != PROMISED:
+                return [known[1].index]
+        for chunk in tuple(self._unwritten):
+            if event_id in chunk:
+                return [chunk[event_id]]
+        if self._reading:
+            raise LogUnavailable(
+                f"could not store {event_id}: the ids of older records are being read; try again"
+            )
+        return self._runs.find(event_id)
+
+    async def confirm(self, leaves: list[int], event_id: str) -> tuple[int, bytes] | None:
+        """Index and leaf hash of the record that has this id, from the log; None if none has.
+
+        Raises:
+            EventConflict: one of them was pruned, so that it cannot be compared.
+            AuditError: the log could not be read.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._confirm, leaves, event_id)
+
+    def close(self) -> None:
+        """Wait for what is being written; what is not is read from the log at the next start."""
+        self._closed = True
+        self._thread.shutdown(cancel_futures=True)
+
+    # --- the thread ---------------------------------------------------------------------------
+
+    def _confirm(self, leaves: list[int], event_id: str) -> tuple[int, bytes] | None:
+        reader, first = LogReader(self._directory), first_kept(self._directory)
+        for leaf in leaves:
+            if leaf < first:
+                raise EventConflict(
+                    f"could not store event {event_id}: it was stored as leaf {leaf}, which was "
+                    "pruned since"
+                )
+            data = next(reader.raw(leaf, leaf + 1), (0, b"{}"))[1]
+            if event_id_in(data) == event_id:
+                return leaf, leaf_hash(data)
+        return None
+
+    def _write(self) -> None:
+        """Make runs of what waits; if the disk refuses, it stays in memory."""
+        while self._unwritten:
+            chunk = self._unwritten[0]
+            if not self._wrote(chunk, self._runs.covered):
+                return
+            del self._unwritten[0]  # only now: until here `find` needs it
+        while self._waiting:
+            known = self._waiting[0].items()
+            chunk = {
+                name: receipt.index
+                for name, (_, receipt) in known
+                if receipt is not None and receipt.index != PROMISED
+            }
+            if chunk:
+                covered = max(self._runs.covered, max(chunk.values()) - self._under_way)
+                if not self._wrote(chunk, covered):
+                    return
+            del self._waiting[0]
+
+    def _read(self, end: int) -> None:
+        """Read the log from where the runs end; beside the appends."""
+        try:
+            self._take(self._runs.covered, end)
+        except (AuditError, OSError, ValueError) as error:
+            _LOGGER.error("could not read the ids of older records: %s", error)
+            return  # and refuse what is not newer than all, until the next start
+        self.newest = max(self.newest, self._runs.greatest())
+        self._reading = False
+
+    def _take(self, start: int, end: int) -> None:
+        """Put the ids of the leaves [start, end) into runs."""
+        chunk: dict[str, int] = {}
+        start = max(start, first_kept(self._directory))
+        for index, data in LogReader(self._directory).raw(start, end):
+            if self._closed:
+                raise ValueError("closed")
+            chunk[event_id_in(data)] = index
+            if len(chunk) >= self._run:
+                self._keep(chunk, index + 1)
+                chunk = {}
+        if chunk:
+            self._keep(chunk, end)
+        self.newest = max(self.newest, self._runs.greatest())
+
+    def _keep(self, chunk: dict[str, int], covered: int) -> None:
+        self.newest = max(self.newest, *chunk)
+        if self._unwritten or not self._wrote(chunk, covered):
+            self._unwritten.append(chunk)
+
+    def _wrote(self, chunk: dict[str, int], covered: int) -> bool:
+        try:
+            self._runs.write(chunk, covered)
+        except OSError as error:
+            _LOGGER.warning("could not write the ids of older records: %s", error)
+            return False
+        return True
+
+
+def first_kept(directory: Path) -> int:
+    """The first leaf that the log still holds; earlier ones were pruned."""
+    segments = sorted((directory / "wal").glob("*.wal"))
+    return int(segments[0].stem) if segments else 0

@@ -1,0 +1,201 @@
+"""An id is stored once, however old its record is: from memory, from runs, and after a restart."""
+
+import asyncio
+import random
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audit import olderids
+from audit.errors import EventConflict, LogUnavailable
+from audit.idruns import IdRuns, key_of
+from audit.notary import Notary
+from audit.olderids import OlderIds
+from audit.record import new_id
+from audit.testing import check_log
+from tests.audit.worlds import ORIGIN, decision, leaf_of, make_keyring
+
+SMALL = {"remembered": 64, "max_pending": 16}
+
+
+@pytest.fixture
+def ring(tmp_path):
+    return make_keyring(tmp_path / "keys")
+
+
+async def opened(tmp_path, ring, **options):
+    return await Notary.open(tmp_path / "log", ring, origin=ORIGIN, **(SMALL | options))
+
+
+async def fill(notary, count, first=1):
+    for start in range(first, first + count, 16):
+        group = range(start, min(start + 16, first + count))
+        await asyncio.gather(*[notary.append(decision(seq)) for seq in group])
+
+
+async def test_a_retry_finds_its_record_however_old_it_is(tmp_path, ring):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 1000)
+    for seq in (1, 2, 500, 900, 935, 937, 1000):
+        receipt = await notary.append(decision(seq))
+        assert receipt == (ORIGIN, seq - 1, leaf_of(decision(seq)))
+        with pytest.raises(EventConflict):
+            await notary.append(decision(seq, label="<=50K"))
+    assert notary.size == 1000
+    late = decision(1001, id=decision(0).id)
+    assert (await notary.append(late)).index == 1000  # older than all, and new
+    assert list((tmp_path / "log" / "ids").glob("*.run"))
+    await notary.close()
+    check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+
+
+@pytest.mark.parametrize("lost", ["nothing", "all", "the last", "half of one", "a byte"])
+async def test_after_a_restart_too_whatever_became_of_the_files(tmp_path, ring, lost):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 700)
+    await notary.close()
+    runs = sorted((tmp_path / "log" / "ids").glob("*.run"))
+    if lost == "all":
+        for path in runs:
+            path.unlink()
+    elif lost == "the last":
+        runs[-1].unlink()
+    elif lost == "half of one":
+        runs[3].write_bytes(runs[3].read_bytes()[:200])
+    elif lost == "a byte":
+        data = bytearray(runs[3].read_bytes())
+        data[-9] ^= 1
+        runs[3].write_bytes(data)
+    notary = await opened(tmp_path, ring)
+    for seq in (1, 100, 350, 640, 700):
+        assert (await notary.append(decision(seq))).index == seq - 1
+    await fill(notary, 300, first=701)
+    for seq in (1, 350, 699, 701, 930):
+        assert (await notary.append(decision(seq))).index == seq - 1
+    assert notary.size == 1000
+    await notary.close()
+
+
+async def test_two_retries_at_once_get_one_receipt_and_a_new_id_among_old_ones_is_stored(
+    tmp_path, ring
+):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 300)
+    twice = await asyncio.gather(*[notary.append(decision(5)) for _ in range(5)])
+    assert {receipt.index for receipt in twice} == {4}
+    late = decision(3, id="01994f00-0000-7000-9000-000000000003")
+    assert late.id > decision(3).id
+    assert (await notary.append(late)).index == 300
+    assert (await notary.append(late)).index == 300
+    await notary.close()
+
+
+async def test_the_same_key_of_another_id_is_no_retry(tmp_path, ring):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 300)
+    other = decision(2, id="01994eff-ffff-7000" + decision(2).id[18:])
+    assert key_of(other.id) == key_of(decision(2).id)
+    mixed = decision(7, id="01994f00-0000-7001" + decision(2).id[18:])
+    for event in (other, mixed):
+        found = await asyncio.gather(notary.append(event), notary.append(event))
+        assert len({receipt.index for receipt in found}) == 1
+    assert notary.size == 302
+    await notary.close()
+
+
+async def test_clocks_that_differ_make_no_second_record(tmp_path, ring):
+    notary = await opened(tmp_path, ring)
+    source, events = random.Random(7), []
+    for seq in range(1, 601):
+        skew = source.randrange(-3_600_000_000, 3_600_000_000)
+        name = new_id(clock=lambda seq=seq, skew=skew: 1_790_000_000_000_000 + seq + skew)
+        events.append(decision(seq, id=name))
+        await notary.append(events[-1])
+    for event in source.sample(events, 100):
+        assert (await notary.append(event)).index == event.seq - 1
+    await notary.close()
+
+
+async def test_while_a_large_log_is_read_an_old_id_is_refused_and_a_new_one_stored(
+    tmp_path, ring, monkeypatch
+):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 500)
+    await notary.close()
+    for path in (tmp_path / "log" / "ids").glob("*.run"):
+        path.unlink()
+    go_on, real = threading.Event(), OlderIds._take
+
+    def slow(self, start, end):
+        go_on.wait(30)
+        real(self, start, end)
+
+    monkeypatch.setattr(olderids, "_AT_ONCE", 100)
+    monkeypatch.setattr(OlderIds, "_take", slow)
+    notary = await opened(tmp_path, ring)
+    with pytest.raises(LogUnavailable, match="being read"):
+        await notary.append(decision(3))
+    assert (await notary.append(decision(501))).index == 500
+    assert (await notary.append(decision(499))).index == 498
+    go_on.set()
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                assert (await notary.append(decision(3))).index == 2
+                break
+            except LogUnavailable:
+                await asyncio.sleep(0.01)
+    await notary.close()
+
+
+async def test_a_full_disk_costs_memory_and_no_second_record(tmp_path, ring, monkeypatch):
+    notary = await opened(tmp_path, ring)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(IdRuns, "write", full)
+    await fill(notary, 400)
+    assert (await notary.append(decision(3))).index == 2
+    monkeypatch.undo()
+    await fill(notary, 100, first=401)
+    assert (await notary.append(decision(3))).index == 2
+    await notary.close()
+    assert (tmp_path / "log" / "ids").exists()
+
+
+async def test_a_pruned_record_is_named_and_not_stored_again(tmp_path, ring, monkeypatch):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 400)
+    monkeypatch.setattr(olderids, "first_kept", lambda _: 100)
+    with pytest.raises(EventConflict, match="leaf 2, which was pruned"):
+        await notary.append(decision(3))
+    assert (await notary.append(decision(200))).index == 199
+    await notary.close()
+
+
+names = st.one_of(st.uuids().map(str), st.text(max_size=40).filter(lambda t: "\x00" not in t))
+
+
+@settings(max_examples=50)
+@given(st.dictionaries(names, st.integers(0, 2**40), min_size=1, max_size=40), st.data())
+def test_a_run_finds_what_was_written_and_reads_back_the_same(tmp_path_factory, ids, data):
+    folder = tmp_path_factory.mktemp("runs")
+    runs = IdRuns(folder)
+    some = dict(list(ids.items())[: len(ids) // 2 + 1])
+    runs.write(some, 10)
+    runs.write(ids, 20)
+    again = IdRuns(folder)
+    again.load(20)
+    assert again.covered == 20
+    assert again.greatest() == max(ids)
+    for name, leaf in ids.items():
+        assert leaf in runs.find(name)
+        assert leaf in again.find(name)
+    strange = data.draw(names)
+    if all(key_of(strange) != key_of(name) for name in ids):
+        assert again.find(strange) == []
+    again.load(19)
+    assert (again.covered, again.find(next(iter(ids)))) == (0, [])
