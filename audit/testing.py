@@ -151,10 +151,11 @@ class MemoryNotary(EventAppender):
         told: Told,
         *,
         payloads: tuple[Payload, ...] = (),
+        durability: Durability | None = None,
         once: bool = False,  # noqa: ARG002  the double remembers everything
     ) -> None:
         """As `append_encoded`, for callers without a task; see Notary.submit."""
-        tell(self.append_encoded(event_id, data, payloads=payloads), told)
+        tell(self.append_encoded(event_id, data, payloads=payloads, durability=durability), told)
 
     async def close(self) -> None:
         """Nothing to release."""

@@ -28,6 +28,7 @@ from runners.batch import Answer
 from runners.fleet import Slot
 from runners.tensor import Batch, pack
 
+from .durability import DurabilityPolicy
 from .labels import Labels, read_labels
 from .payloadpolicy import SAMPLED, PayloadPolicy
 from .protected import Group, count_groups
@@ -92,10 +93,10 @@ class DecisionWriter:
         sampler: Sampler,
         *,
         instance: str,
-        durability: str,
+        durability: DurabilityPolicy,
         policy: PayloadPolicy = SAMPLED,
     ) -> None:
-        """`instance` names the process, `durability` the log's promise, in every record."""
+        """`instance` names the process, `durability` what is promised, in every record."""
         self._policy = policy
         self._keyring = keyring
         self._seals = seals
@@ -211,7 +212,7 @@ class DecisionWriter:
             runtime=slot.runtime,
             device=slot.device,
             threshold=manifest.threshold,
-            durability=self._durability,
+            durability=self._durability.of(route),
         )
         return form
 

@@ -111,7 +111,7 @@ class LocalLedger:
             settings.log_dir,
             self.keyring,
             origin=settings.origin,
-            durability=settings.durability,
+            durability=settings.durabilities().default,
             bound_s=settings.bound_ms / 1000,
         )
         self._stack.push_async_callback(self.notary.close)

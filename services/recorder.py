@@ -22,12 +22,13 @@ from audit.blobs import Payload
 from audit.errors import AuditError, LogUnavailable
 from audit.keys import Keyring
 from audit.lent_seals import KeyAway
-from audit.receipts import Receipt, Told
+from audit.receipts import Durability, Receipt, Told
 from audit.record import Event, Gap, new_id, now_us
 from audit.sample import Sampler
 from audit.seals import Seals
 
 from .decision import DecisionWriter, Recorded, Taken
+from .durability import STRICT, DurabilityPolicy
 from .payloadpolicy import SAMPLED, PayloadPolicy
 
 __all__ = ["Appender", "Recorder"]
@@ -48,6 +49,7 @@ class Appender(Protocol):
         told: Told,
         *,
         payloads: tuple[Payload, ...] = ...,
+        durability: Durability | None = ...,
         once: bool = ...,
     ) -> None:
         """As `append`, for the bytes of an event; `told` learns how it ended.
@@ -74,11 +76,12 @@ class Recorder:
         seals: Seals,
         sampler: Sampler,
         *,
-        durability: str,
+        durability: DurabilityPolicy = STRICT,
         policy: PayloadPolicy = SAMPLED,
     ) -> None:
         """Start a new numbered series; `instance` names it in every record."""
         self._appender = appender
+        self._durability = durability
         self.instance = os.urandom(4).hex()
         self._writer = DecisionWriter(
             keyring,
@@ -172,7 +175,14 @@ class Recorder:
         self._under_way += 1
         self._idle.clear()
         told = partial(self._told, call, record, seq)
-        self._appender.submit(record.id, record.data, told, payloads=record.payloads, once=True)
+        self._appender.submit(
+            record.id,
+            record.data,
+            told,
+            payloads=record.payloads,
+            durability=self._durability.of(call.taken.request.model),
+            once=True,
+        )
 
     def _told(
         self,

@@ -52,7 +52,7 @@ class RemoteLedger:
             tls=tls,
             timeout_s=max(10.0, settings.notary_wait_ms / 1000),
             patience_s=settings.notary_wait_ms / 1000,
-            durability=settings.durability,
+            durability=settings.durabilities().default,
         )
         self.outcomes = RemoteOutcomes(self._client)
         self.subjects = RemoteSubjects(self._client)

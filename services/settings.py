@@ -14,13 +14,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from audit.link_address import NotaryAddress
 from audit.retention import parse_retention
 
 from .access.limits import parse_concurrency
+from .durability import DurabilityPolicy, parse_durability
 from .payloadpolicy import parse_policy
 from .witnesses import parse_witnesses
 
@@ -86,9 +87,11 @@ class Settings(BaseSettings):
     awake_us: int = Field(
         200, ge=0, le=10_000, description="longest wait for the next call before the loop sleeps"
     )
-    durability: Literal["strict", "bounded", "async"] = Field(
-        "strict", description="strict answers after the record is on disk; bounded before it"
+    durability: str = Field(
+        "strict",
+        description="before an answer: strict, bounded or async, then MODEL=… for others",
     )
+    high_risk: str = Field("", description="models that async is refused for, comma separated")
     bound_ms: int = Field(
         100, ge=1, le=10_000, description="bounded: longest time without the record on disk"
     )
@@ -173,6 +176,18 @@ class Settings(BaseSettings):
             NotaryAddress.parse(text)
         return text
 
+    @field_validator("high_risk")
+    @classmethod
+    def _durable_enough(cls, text: str, info: ValidationInfo) -> str:
+        parse_durability(info.data.get("durability", "strict"), text)
+        return text
+
+    @field_validator("durability")
+    @classmethod
+    def _durabilities(cls, text: str) -> str:
+        parse_durability(text)
+        return text
+
     @field_validator("payloads")
     @classmethod
     def _policy(cls, text: str) -> str:
@@ -225,6 +240,10 @@ class Settings(BaseSettings):
             return path
         name = hashlib.sha256(str(path).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"weighbridge-{name}"
+
+    def durabilities(self) -> DurabilityPolicy:
+        """How durable each model's decisions are before their answers leave."""
+        return parse_durability(self.durability, self.high_risk)
 
     def model_names(self) -> list[str] | None:
         """The models to serve, or None for all that the registry holds."""

@@ -142,7 +142,7 @@ class House:
             ledger.keyring,
             ledger.seals,
             sampler,
-            durability=settings.durability,
+            durability=settings.durabilities(),
             policy=parse_policy(settings.payloads, settings.payload_bytes),
         )
         self.tally = Tally(ledger.appender, self.recorder)

@@ -26,6 +26,7 @@ from runners.batch import Answer
 from runners.tensor import Signature, Tensor, TensorSpec, pack
 from services.dataplane import Request
 from services.decision import Taken, prepare
+from services.durability import parse_durability
 from services.large import aside
 from services.recorder import Recorder
 from services.router import Choice
@@ -93,7 +94,7 @@ def secret_of(keyring: Keyring, event: Decision) -> dict[str, Any]:
 
 def recorder(appender: object, keyring: Keyring, base: float = 0.0) -> Recorder:
     sampler = Sampler(b"k" * 32, Rules(base=base, near_threshold=0, low_confidence=0))
-    return Recorder(appender, keyring, seals_of(keyring), sampler, durability="strict")
+    return Recorder(appender, keyring, seals_of(keyring), sampler)
 
 
 async def one(writer: Recorder, given: Taken) -> Decision:
@@ -131,6 +132,23 @@ async def test_many_rows_are_counted_by_group_and_label(keyring) -> None:
         ("Female", ">50K", 51),
         ("Male", "<=50K", 50),
     ]
+
+
+async def test_each_record_says_what_its_model_was_promised_and_the_log_is_asked_for_it(keyring):
+    asked = []
+
+    class Watching(MemoryNotary):
+        def submit(self, event_id, data, told, *, durability=None, **rest):
+            asked.append(durability)
+            super().submit(event_id, data, told, durability=durability, **rest)
+
+    sampler = Sampler(b"k" * 32, Rules(base=0, near_threshold=0, low_confidence=0))
+    policy = parse_durability("bounded,digits=strict")
+    writer = Recorder(Watching(), keyring, seals_of(keyring), sampler, durability=policy)
+    given = taken()
+    others = replace(given, request=replace(given.request, model="digits"))
+    events = [await one(writer, given), await one(writer, others)]
+    assert [event.durability for event in events] == asked == ["bounded", "strict"]
 
 
 async def test_what_was_prepared_in_a_thread_makes_the_same_record(keyring) -> None:
@@ -187,7 +205,7 @@ class Failing:
         self.kept.append(decode(data))
         return await self.inner.append_encoded(event_id, data)
 
-    def submit(self, event_id, data, told, *, payloads=(), once=False):
+    def submit(self, event_id, data, told, *, payloads=(), durability=None, once=False):
         tell(self.append_encoded(event_id, data, payloads=payloads), told)
 
 
