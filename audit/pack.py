@@ -98,14 +98,13 @@ class _Pack:
                 f"{begin} were pruned; keep one of {begin} or more"
             )
         # One record more than the range, if there is one: it shows where the time ends.
-        turns = [tree for tree in chain.trees if tree.size >= begin]
-        rotated = [tree.size for tree in turns]
+        rotated = [tree.size for tree in chain.trees]
         least = max(min(chosen.end + 1, newest.size), since, *rotated)
         self.tree = self._main(newest, least)
         self._earlier = {
             tree.size: tree for tree in self._notes if begin <= tree.size < self.tree.size
         }
-        for tree in (*self._earlier.values(), *turns):
+        for tree in (*self._earlier.values(), *chain.trees):
             _check_root(self._hashes, tree)
         earlier = {*self._earlier, *(size for size in rotated if size < self.tree.size)}
         self._tiles = {

@@ -28,7 +28,8 @@ from .frames import format_frame, format_segment_header, segments
 from .frontier import rows_at
 from .marker import read_marker
 from .note import parse_checkpoint
-from .tiles import WIDTH, Tile, TileReader
+from .rotation import rotation_sizes
+from .tiles import WIDTH, Tile, TileReader, edge_places
 
 __all__ = ["first_payloads", "newest_segment_began", "prune_files"]
 
@@ -136,10 +137,16 @@ def _carry(directory: Path, event: Pruned) -> None:
 
 
 def _prune_tiles(directory: Path, event: Pruned, crash: Callable[[], object]) -> None:
-    """Remove bundles and full tiles that end before the boundary, and their partial ones."""
+    """Remove bundles and full tiles that end before the boundary, and their partial ones.
+
+    The hash tiles that compare the tree of a key's rotation with later ones stay.
+    """
+    kept = set().union(*map(edge_places, rotation_sizes(directory)))
     for level in range(-1, 8):
         span = 8 * (max(level, 0) + 1)
         for index in range(event.from_leaf >> span, event.first_leaf >> span):
+            if (level, index) in kept:
+                continue
             _remove(directory / Tile(level, index, WIDTH).path())
         crash()
 

@@ -39,6 +39,7 @@ __all__ = [
     "chain_of",
     "read_rotations",
     "rotation_path",
+    "rotation_sizes",
     "rotation_text",
 ]
 
@@ -168,6 +169,11 @@ def read_rotations(directory: Path) -> list[str]:
                 path, offset=exc.start, expected="text in UTF-8", found="other bytes"
             ) from exc
     return notes
+
+
+def rotation_sizes(directory: Path) -> list[int]:
+    """The sizes of the trees that rotations of a log signed, from the names of their files."""
+    return sorted(int(path.name) for path in (directory / ROTATIONS_NAME).glob("[0-9]" * 20))
 
 
 def chain_of(directory: Path, trusted: VerifierKey) -> KeyChain:

@@ -70,6 +70,15 @@ def tiles_of(size: int, first: int = 0) -> Iterator[Tile]:
             yield Tile(level, full, part)
 
 
+def edge_places(size: int) -> set[tuple[int, int]]:
+    """Level and index of the hash tiles on the way from the right edge of a tree to any root.
+
+    They, and the tiles of a larger tree, show that the first `size` leaves are its beginning, when
+    those leaves themselves are gone.
+    """
+    return {(level, size >> 8 * (level + 1)) for level in range(8)}
+
+
 def partial_tiles_of(size: int) -> list[Tile]:
     """The tiles on the right edge of a tree of `size` leaves."""
     found = []

@@ -12,11 +12,21 @@ from contextlib import suppress
 from pathlib import Path
 
 from .boundary import PRUNED_NAME, Boundary
-from .errors import LogDamaged
+from .errors import LogDamaged, ProofError
 from .findings import Collector
-from .merkle import EMPTY_ROOT
+from .merkle import EMPTY_ROOT, consistency_proof, verify_consistency
 from .note import Checkpoint
-from .tiles import HASH_BYTES, WIDTH, Tile, TileBuilder, place_of, tiles_of
+from .rotation import rotation_sizes
+from .tiles import (
+    HASH_BYTES,
+    WIDTH,
+    Tile,
+    TileBuilder,
+    TileReader,
+    edge_places,
+    place_of,
+    tiles_of,
+)
 
 _ROOT_STEP, _TILE_STEP, _EARLIER_STEP, _COSIGNED_STEP = 3, 4, 5, 10
 
@@ -47,6 +57,8 @@ class TreeChecker:
         self._roots: dict[int, bytes] = {0: EMPTY_ROOT}
         self._wanted = {c.size for c in (signed, earlier, *cosigned, *kept) if c is not None}
         self._first = 0 if boundary is None else boundary.first_leaf
+        self._turns = rotation_sizes(directory)
+        self._kept_places = set().union(*map(edge_places, self._turns))
         if boundary is not None:
             try:
                 self._builder.begin(boundary.first_leaf, boundary.whole_rows())
@@ -116,7 +128,9 @@ class TreeChecker:
             )
         if 0 < earlier.size < self._first:
             text = f"the checkpoint {which} signs {earlier.size} leaves, which were pruned since"
-            if which == "given":
+            if earlier.size in self._turns:
+                self._check_turn(step, earlier)
+            elif which == "given":
                 self._found.problem(step, f"{text}: keep one of {self._first} or more", file="wal")
             else:
                 self._found.note(f"{text}: it cannot be compared any more")
@@ -127,6 +141,22 @@ class TreeChecker:
                 f"the first {earlier.size} leaves are not those of the checkpoint {which}: "
                 "the log was forked",
                 file="wal",
+            )
+
+    def _check_turn(self, step: int, tree: Checkpoint) -> None:
+        """Compare the tree of a key's rotation, whose leaves were pruned, by what is left of it."""
+        if self._signed is None:
+            return
+        size, root = self._signed.size, self._signed.root
+        try:
+            proof = consistency_proof(TileReader(self._directory, size), tree.size, size)
+            verify_consistency(tree.size, size, tree.root, root, proof)
+        except (LogDamaged, ProofError) as exc:
+            self._found.problem(
+                step,
+                f"the {tree.size} leaves at which the log's key was rotated cannot be shown to be "
+                f"its first: {exc}",
+                file="tile",
             )
 
     def _check_tile(self, tile: Tile, data: bytes) -> None:
@@ -212,6 +242,8 @@ class TreeChecker:
         for name in sorted(self._files.unchecked):
             if name.endswith(".tmp"):
                 self._found.note(f"{name} is left over from a crash; it may be removed")
+            elif place_of(name) in self._kept_places:
+                continue  # `_check_turn` reads it
             elif self._pruned(name):
                 self._found.note(f"{name} is of pruned leaves; the next start removes it")
             elif self._lost is None:
