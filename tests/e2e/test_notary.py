@@ -272,6 +272,8 @@ class Cutter:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         self.cuts = 0
+        self._ends = []
+        self._pumping = []
         self._armed = self._asked = False
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
@@ -291,17 +293,23 @@ class Cutter:
         server = await asyncio.start_server(self._connected, sock=self._listening)
         await self._end.wait()
         server.close()
+        for end in self._ends:
+            end.transport.abort()
+        await asyncio.gather(*self._pumping)
 
     async def _connected(self, reader, writer) -> None:
         back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        self._ends += (writer, back_writer)
+        self._pumping.append(asyncio.current_task())
         there = asyncio.create_task(self._pump(reader, back_writer, back=False))
         await self._pump(back_reader, writer, back=True)
         there.cancel()
         for end in (writer, back_writer):
             end.transport.abort()
+        await asyncio.wait([there])
 
     async def _pump(self, reader, writer, *, back: bool) -> None:
-        while data := await reader.read(65536):
+        while data := await _some(reader):
             if back and self._armed and self._asked:
                 self._armed = False
                 self.cuts += 1
@@ -309,6 +317,13 @@ class Cutter:
             if not back and self._armed:
                 self._asked = True
             writer.write(data)
+
+
+async def _some(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read(65536)
+    except OSError:  # aborted
+        return b""
 
 
 def test_gateways_of_several_workers_append_over_the_unix_socket(trained_home, tmp_path) -> None:
