@@ -10,7 +10,8 @@ name and a digest, a clock and a random source are arguments.
 Read in this order: `events.py` and `record.py` (what is written), `frames.py` and `wal.py` (where
 it becomes durable), `merkle.py`, `tiles.py`, `note.py` (how it becomes provable), `log.py` (the
 one writer's files), `notary.py` (many appenders, one writer), `reader.py` (other processes),
-`verify.py` (anyone).
+`verify.py` (anyone), `retention.py`, `pruneplan.py` and `pruning.py` (how long), `fsck.py` and
+`complete.py` (is it whole, is anything missing).
 
 From the log down only the standard library, orjson and cryptography are imported; `explain`,
 `fairness` and `report` stand above it.

@@ -18,7 +18,7 @@ from .boundary import CARRY_SUFFIX, PRUNED_NAME, read_boundary
 from .errors import LogDamaged, NoteError
 from .findings import Findings, Problem
 from .frames import Watermark, segments
-from .fsck_files import Level, Seen, files_seen
+from .fsck_files import Level, Seen, files_seen, parquet_seen
 from .log import has_writer
 from .marker import MARKER_NAME, Position, recover_marker
 from .note import VerifierKey
@@ -64,13 +64,20 @@ class Report(NamedTuple):
         return 2 if "damage" in levels else int("mend" in levels)
 
 
-def inspect(directory: Path, key: VerifierKey, *, in_flight_s: float = 30.0) -> Report:
+def inspect(
+    directory: Path,
+    key: VerifierKey,
+    *,
+    in_flight_s: float = 30.0,
+    parquet: Path | None = None,
+) -> Report:
     """Look at everything that lies in a log's folder.
 
     Args:
         directory: the log's.
         key: its public key.
         in_flight_s: how late a number may come while a writer lives.
+        parquet: a folder of Parquet files made of it.
     """
     alive = has_writer(directory)
     findings = verify_log(directory, key, in_flight_s=in_flight_s if alive else 0.0)
@@ -80,6 +87,7 @@ def inspect(directory: Path, key: VerifierKey, *, in_flight_s: float = 30.0) -> 
     seen += _payloads_seen(directory, tail.watermark, alive=alive)
     seen += [_explained(problem, tail) for problem in findings.problems if not tail.tells(problem)]
     seen += files_seen(directory, alive=alive)
+    seen += () if parquet is None else parquet_seen(parquet)
     return Report(tuple(sorted(seen, key=lambda one: one.path)), findings)
 
 

@@ -14,12 +14,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+import orjson
+
 from .errors import LogDamaged
 from .index import VERSION
 from .log import has_writer
 from .reader import LogReader
 
-__all__ = ["Level", "Seen", "files_seen", "lock_holder"]
+__all__ = ["Level", "Seen", "files_seen", "lock_holder", "parquet_seen"]
 
 Level = Literal["fine", "note", "mend", "damage"]
 
@@ -92,6 +94,27 @@ def _lock_seen(directory: Path, *, alive: bool) -> Seen:
     holder = lock_holder(directory)
     who = "another process" if holder is None else f"process {holder}"
     return Seen("lock", "note", f"held by {who}", "the log is being written", "nothing")
+
+
+def parquet_seen(folder: Path) -> Iterator[Seen]:
+    """The Parquet files beside the log: whether an export was interrupted."""
+    path = folder / "_manifest.json"
+    name = f"{folder.name}/{path.name}"
+    try:
+        said = orjson.loads(path.read_bytes())
+        announced, steps = said["announced"], said["steps"]
+    except FileNotFoundError:
+        return
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        todo = "export to an empty folder"
+        yield Seen(name, "mend", "damaged", "derived: Parquet files prove nothing", todo)
+        return
+    if announced:
+        what = f"the leaves {announced[0]} to {announced[1] - 1} are announced, and not yet entered"
+        means = "an export is under way, or was interrupted"
+        yield Seen(name, "mend", what, means, "the next weighbridge audit parquet finishes it")
+    else:
+        yield Seen(name, "fine", f"{len(steps)} finished steps")
 
 
 def lock_holder(directory: Path) -> int | None:

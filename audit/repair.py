@@ -59,7 +59,7 @@ def _rebuild_tiles(directory: Path, key: VerifierKey, wrong: Iterable[str]) -> l
         if name.startswith("tile/") and (directory / name).is_file():
             (directory / name).unlink()
             done.append(name)
-    return done + _grow(directory, signed.size, signed.root, write=True)
+    return sorted({*done, *_grow(directory, signed.size, signed.root, write=True)})
 
 
 def _grow(directory: Path, size: int, root: bytes, *, write: bool) -> list[str]:

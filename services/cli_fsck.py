@@ -46,14 +46,15 @@ def fsck(
     if not directory.is_dir():
         raise NotFound(f"there is no log in {directory}; start a server, or give --log FOLDER")
     key = VerifierKey.parse(public_key or str(load_keyring(chosen).verifier_key(chosen.origin)))
-    report = inspect(directory, key)
+    parquet = None if log else chosen.home.absolute() / "parquet"
+    report = inspect(directory, key, parquet=parquet)
     done: list[str] = []
     if repair:
         if has_writer(directory):
             raise ValueError("could not repair: a server writes this log; stop it first")
         wrong = {one.path for one in report.seen if one.path.startswith("tile/")}
         done = rebuild_derived(directory, key, wrong)
-        report = inspect(directory, key)
+        report = inspect(directory, key, parquet=parquet)
     if as_json:
         body = {
             "status": report.status,

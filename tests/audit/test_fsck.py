@@ -178,6 +178,19 @@ def test_a_stale_index_is_a_note_and_a_damaged_one_is_mended(world) -> None:
     assert (status, found["index.sqlite"].level) == (1, "mend")
 
 
+def test_an_export_that_was_interrupted_is_named(world, tmp_path) -> None:
+    def told(text):
+        (tmp_path / "parquet").mkdir(exist_ok=True)
+        (tmp_path / "parquet" / "_manifest.json").write_text(text)
+        report = inspect(world.directory, world.key, parquet=tmp_path / "parquet")
+        return {one.path: one for one in report.seen}["parquet/_manifest.json"]
+
+    assert told('{"announced":null,"steps":[1,2]}').level == "fine"
+    found = told('{"announced":[0,65536],"steps":[]}')
+    assert (found.level, "0 to 65535 are announced" in found.what) == ("mend", True)
+    assert told("{").level == "mend"
+
+
 def test_payloads_without_records_are_cut_at_the_next_start(world) -> None:
     path = world.directory / "blobs" / "00000000.seg"
     path.write_bytes(path.read_bytes() + b"an orphan")

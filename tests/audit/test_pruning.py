@@ -19,6 +19,7 @@ from audit.errors import (
 )
 from audit.events import AssignmentConfig, Carried, Epoch, LegalHold, ModelRegistered, Pruned
 from audit.index import Criteria, Index
+from audit.keys import Keyring
 from audit.prove import prove, verify_proof
 from audit.prunefiles import prune_files
 from audit.reader import LogReader
@@ -309,6 +310,37 @@ async def test_a_lost_boundary_is_found_again_and_lost_tiles_are_made_again(tmp_
     async with living(tmp_path, ring) as log:
         assert log.notary.recovery.tiles_rebuilt
     check_log(directory, key_of(ring))
+
+
+async def test_the_checkpoint_of_that_moment_is_kept_and_compared(tmp_path, ring) -> None:
+    async with living(tmp_path, ring) as log:
+        await old_and_new(log)
+        note = LogReader(log.directory).checkpoint()
+        await log.prune()
+    directory = tmp_path / "log"
+    (path,) = (directory / "checkpoints").iterdir()
+    assert path.read_text() == note
+    body, _, signature = note.rpartition("\n\n")
+    lines = body.split("\n")
+    forged = {
+        "signature": note.replace(signature[-12:-4], "AAAAAAAA"),
+        "root": "\n".join([*lines[:2], "A" * 43 + "=", "", signature]),
+        "nothing": "no note",
+    }
+    for text in forged.values():
+        path.write_text(text)
+        assert [p.step for p in verify_log(directory, key_of(ring)).problems] == [5], text
+    # One by a key of before is compared, and said.
+    other = make_keyring_of(tmp_path / "other", b"other")
+    path.write_text(other.signer(ORIGIN).sign(body + "\n"))
+    found = check_log(directory, key_of(ring))
+    assert any("signed by another key" in note for note in found.notes)
+    path.write_text(other.signer(ORIGIN).sign(forged["root"].rpartition("\n\n")[0] + "\n"))
+    assert [p.step for p in verify_log(directory, key_of(ring)).problems] == [5]
+
+
+def make_keyring_of(folder, seed):
+    return Keyring.load_or_create(folder, random=lambda count: (seed * 32)[:count])
 
 
 @pytest.mark.parametrize("forgery", ["segment", "state", "rows", "record"])
