@@ -23,7 +23,7 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from .appendfile import AppendFile
-from .canonical import dumps
+from .canonical import dumps_checked
 from .errors import EntryTooLarge, LogDamaged, LogUnavailable
 from .files import FileLayer, make_directory, replace_file
 from .frames import Watermark
@@ -62,7 +62,7 @@ def as_payloads(decision_id: str, bodies: Mapping[str, bytes], subject: str) -> 
     for name, body in bodies.items():
         if len(body) > MAX_PAYLOAD_BYTES:
             raise EntryTooLarge(f"could not store payload {name}: {len(body)} bytes")
-    return tuple(Payload(decision_id, name, subject, body) for name, body in bodies.items())
+    return tuple([Payload(decision_id, name, subject, body) for name, body in bodies.items()])
 
 
 class RecordHeader(NamedTuple):
@@ -173,7 +173,7 @@ class Blobs:
             # If we crash before the leaves follow: bytes that nothing vouches for, which recovery
             # cuts off. So slots and records may be synced side by side.
             slots, syncs = self._subjects.begin([payload.subject for payload in payloads])
-            records = [self._record(p, s) for p, s in zip(payloads, slots, strict=True)]
+            records = self._records(payloads, slots)
             if self._file.size >= self._segment_bytes:
                 self._roll()
             yield [*syncs, self._file.begin(b"".join(records))]
@@ -239,11 +239,16 @@ class Blobs:
         self._file.close()
         self._subjects.close()
 
-    def _record(self, payload: Payload, slot: int) -> bytes:
-        meta = dumps({"id": payload.decision_id, "name": payload.name, "slot": slot})
-        nonce = self._random(NONCE_BYTES)
-        sealed = AESGCM(self._subjects.key(slot)).encrypt(nonce, payload.data, meta)
-        return format_record(meta, nonce + sealed)
+    def _records(self, payloads: Sequence[Payload], slots: Sequence[int]) -> list[bytes]:
+        """Encrypt each; those of one subject mostly follow one another, and share a cipher."""
+        records, last, cipher = [], -1, None
+        for (decision_id, name, _, data), slot in zip(payloads, slots, strict=True):
+            if cipher is None or slot != last:
+                last, cipher = slot, AESGCM(self._subjects.key(slot))
+            meta = dumps_checked({"id": decision_id, "name": name, "slot": slot})  # of our making
+            nonce = self._random(NONCE_BYTES)
+            records.append(format_record(meta, nonce + cipher.encrypt(nonce, data, meta)))
+        return records
 
     def _roll(self) -> None:
         path = blob_segment_path(self._directory, self._number + 1)

@@ -293,8 +293,11 @@ class GroupWriter:
 
 
 def _size(pending: Pending) -> int:
-    record = pending.record
-    return len(record.data) + sum(len(payload.data) for payload in record.payloads)
+    data, payloads = pending.record
+    size = len(data)
+    for payload in payloads:
+        size += len(payload.data)
+    return size
 
 
 def _settle(future: asyncio.Future[Any], found: object, error: BaseException | None) -> None:

@@ -12,6 +12,7 @@ Read next: blobs.py (who uses the keys), payloads.py (reading them in another pr
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ _SLOT = struct.Struct(">4sB3x32s12s48s24x")
 _CRC = struct.Struct(">I")
 _MAGIC = b"WBSK"
 _RESERVE_BYTES = 1 << 18
-_CACHED_KEYS = 4096
+_CACHED_KEYS = 65_536
 
 
 class Slot(NamedTuple):
@@ -85,7 +86,8 @@ class SubjectKeys:
     def __init__(self, directory: Path, keyring: Keyring, count: int, files: FileLayer) -> None:
         self._keyring = keyring
         self._wrapper = AESGCM(keyring.derived("wrap"))
-        self._names = Mac(keyring.derived("subject"))
+        names = Mac(keyring.derived("subject"))
+        self._digest = lru_cache(_CACHED_KEYS)(partial(subject_digest, names))
         self._slots: dict[bytes, list[int]] = {}
         self._keys: dict[int, bytes] = {}
         self._path = slots_path(directory)
@@ -111,7 +113,7 @@ class SubjectKeys:
         Raises:
             OSError: nothing was added.
         """
-        digests = [subject_digest(self._names, subject) for subject in subjects]
+        digests = list(map(self._digest, subjects))
         fresh = [d for d in dict.fromkeys(digests) if not self._slots.get(d)]
         syncs = []
         if fresh:
@@ -141,7 +143,7 @@ class SubjectKeys:
 
     def slots_of(self, subject: str) -> list[int]:
         """The numbers of the live slots of `subject`."""
-        return list(self._slots.get(subject_digest(self._names, subject), ()))
+        return list(self._slots.get(self._digest(subject), ()))
 
     def live(self) -> list[int]:
         """The numbers of all live slots."""

@@ -38,7 +38,8 @@ from .records import Maker
 __all__ = ["measure"]
 
 ORIGIN = "example.com/bench"
-_IN_FLIGHT = 512
+_IN_FLIGHT = 128
+_A_TURN = 32
 _MOMENT = struct.Struct("=q")
 _WARM_S = 1.0
 
@@ -66,8 +67,8 @@ async def _sustained(directory: Path, seconds: float) -> tuple[float, int]:
     keyring, notary, seals = await _opened(directory)
     maker = Maker(keyring, seals)
     failures: list[AuditError] = []
-    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    stored = under_way = 0
+    loop, stored, under_way, soon = asyncio.get_running_loop(), 0, 0, False
+    ended: asyncio.Future[None] = loop.create_future()
     stop = time.perf_counter() + _WARM_S + seconds
 
     def told(_: Receipt | None, error: AuditError | None) -> None:
@@ -77,19 +78,27 @@ async def _sustained(directory: Path, seconds: float) -> tuple[float, int]:
             failures.append(error)
         else:
             stored += 1
-        if time.perf_counter() < stop and not failures:
-            send()
+        if not soon:
+            wake()
+
+    def wake() -> None:
+        nonlocal soon
+        soon = True
+        loop.call_soon(turn)
+
+    def turn() -> None:
+        nonlocal soon, under_way
+        soon = False
+        going_on = time.perf_counter() < stop and not failures
+        for made in maker.batch(min(_A_TURN, _IN_FLIGHT - under_way) if going_on else 0):
+            under_way += 1
+            notary.submit(made.id, made.data, told, payloads=made.payloads)
+        if going_on and under_way < _IN_FLIGHT:
+            wake()
         elif not under_way:
             ended.set_result(None)
 
-    def send() -> None:
-        nonlocal under_way
-        under_way += 1
-        made = maker.make()
-        notary.submit(made.id, made.data, told, payloads=made.payloads)
-
-    for _ in range(_IN_FLIGHT):
-        send()
+    wake()
     await asyncio.sleep(_WARM_S)
     began, before = time.perf_counter(), stored
     await asyncio.sleep(seconds)

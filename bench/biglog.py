@@ -92,8 +92,7 @@ async def _grow(directory: Path, records: int, *, kept: int, units: int = 10_000
             room.set()
 
     while left and not failures:
-        for _ in range(min(left, _AT_ONCE)):
-            made = maker.make()
+        for made in maker.batch(min(left, _AT_ONCE)):
             under_way += 1
             left -= 1
             notary.submit(made.id, made.data, told, payloads=made.payloads)

@@ -17,12 +17,14 @@ from audit.form import DecisionForm
 from audit.keys import Keyring
 from audit.mac import Mac
 from audit.record import new_id, now_us
-from audit.sample import Sampler
+from audit.sample import Selection
 from audit.seals import Seals
 
 __all__ = ["Made", "Maker"]
 
 _INPUT, _OUTPUT = bytes(range(250)) * 2, bytes(range(52))
+_GROUPS = {"sex": {"Female": [1, 1]}}
+_SELECTION = Selection("base", "0.01", selected=False)
 _LABELS, _SCORES = ((">50K",), ("<=50K",)), ("0.8123", "0.2204", "0.51")
 
 
@@ -58,7 +60,6 @@ class Maker:
     ) -> None:
         self.seq = 0
         self._keyring, self._seals, self._kept, self._units = keyring, seals, kept, units
-        self._sampler = Sampler(keyring.derived("sample"))
         self._form = DecisionForm(
             instance=instance,
             origin="http",
@@ -82,32 +83,51 @@ class Maker:
 
     def make(self) -> Made:
         """The next decision."""
-        self.seq = seq = self.seq + 1
-        event_id, nonce = new_id(), random_bytes(16)
-        packed_in, packed_out = b"%012d" % seq + _INPUT, b"%012d" % seq + _OUTPUT
-        unit_ref = self._keyring.unit_ref(f"user-{seq * 7919 % self._units}")
-        commit = Mac(nonce).digest
-        secret = dumps_checked({"groups": {"sex": {"Female": [1, 1]}}, "nonce": nonce.hex()})
-        data = self._form.write(
-            id=event_id,
-            time_us=now_us(),
-            seq=seq,
-            slot=None,
-            unit_ref=unit_ref,
-            input_commitment=commit(packed_in).hex(),
-            output_commitment=commit(packed_out).hex(),
-            sealed=self._seals.seal(secret, unit_ref, event_id),
-            rows=1,
-            labels=_LABELS[seq % 2],
-            score=_SCORES[seq % 3],
-            selection=self._sampler.select(event_id, score=0.8, threshold=0.5, rows=1),
-            trace_id=seq << 64 | 1,
-            span_id=seq,
-            queue_us=seq % 90,
-            infer_us=100 + seq % 400,
-            total_us=300 + seq % 800,
-        )
-        payloads: tuple[Payload, ...] = ()
-        if self._kept and seq % self._kept == 0:
-            payloads = as_payloads(event_id, {"input": packed_in, "output": packed_out}, unit_ref)
-        return Made(event_id, data, payloads)
+        return self.batch(1)[0]
+
+    def batch(self, count: int) -> list[Made]:
+        """The next decisions, one kind of work done for all of them before the next.
+
+        services/decision.py does the same: the processor's caches are small.
+        """
+        first, self.seq = self.seq + 1, self.seq + count
+        seqs = range(first, first + count)
+        ids = [new_id() for _ in seqs]
+        nonces = [random_bytes(16) for _ in seqs]
+        inputs = [b"%012d" % seq + _INPUT for seq in seqs]
+        outputs = [b"%012d" % seq + _OUTPUT for seq in seqs]
+        macs = [Mac(nonce).digest for nonce in nonces]
+        committed = [
+            (m(i).hex(), m(o).hex()) for m, i, o in zip(macs, inputs, outputs, strict=True)
+        ]
+        units = [self._keyring.unit_ref(f"user-{seq * 7919 % self._units}") for seq in seqs]
+        secrets = [dumps_checked({"groups": _GROUPS, "nonce": nonce.hex()}) for nonce in nonces]
+        sealed = list(map(self._seals.seal, secrets, units, ids))
+        time_us, made = now_us(), []
+        for place, seq in enumerate(seqs):
+            event_id, unit_ref = ids[place], units[place]
+            data = self._form.write(
+                id=event_id,
+                time_us=time_us,
+                seq=seq,
+                slot=None,
+                unit_ref=unit_ref,
+                input_commitment=committed[place][0],
+                output_commitment=committed[place][1],
+                sealed=sealed[place],
+                rows=1,
+                labels=_LABELS[seq % 2],
+                score=_SCORES[seq % 3],
+                selection=_SELECTION,
+                trace_id=seq << 64 | 1,
+                span_id=seq,
+                queue_us=seq % 90,
+                infer_us=100 + seq % 400,
+                total_us=300 + seq % 800,
+            )
+            payloads: tuple[Payload, ...] = ()
+            if self._kept and seq % self._kept == 0:
+                kept = {"input": inputs[place], "output": outputs[place]}
+                payloads = as_payloads(event_id, kept, unit_ref)
+            made.append(Made(event_id, data, payloads))
+        return made
