@@ -27,6 +27,7 @@ from audit.verify import verify_log
 from .accessed import Actor, Reason, record_access
 from .cli_erase import erase, hold, release
 from .cli_export import export
+from .cli_override import override
 from .cli_query import add_queries, open_reader
 from .cli_replay import replay
 from .cli_rotate import rotate_key
@@ -39,7 +40,7 @@ __all__ = ["audit"]
 audit = typer.Typer(no_args_is_help=True, help="Read, prove and verify the audit log.")
 audit.command("export")(export)
 audit.command("rotate-key")(rotate_key)
-for _command in (erase, hold, release, replay):
+for _command in (erase, hold, release, replay, override):
     audit.command()(_command)
 console = Console()
 _IN_FLIGHT_S = 30.0
