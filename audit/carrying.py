@@ -47,6 +47,8 @@ _TURN = 64
 _KINDS = (
     b'"type":"assignment_config"',
     b'"type":"model_registered"',
+    b'"type":"model_promoted"',
+    b'"type":"model_rolled_back"',
     b'"type":"key_rotation"',
     b'"type":"epoch"',
     b'"type":"legal_hold"',
@@ -202,6 +204,8 @@ def _key(body: dict[str, Any], held: set[str], in_use: frozenset[int]) -> Hashab
     kinds: dict[str, Callable[[], Hashable]] = {
         "assignment_config": lambda: ("experiment", body["experiment"]),
         "model_registered": lambda: ("model", body["model"], body["version"]),
+        "model_promoted": lambda: ("leading", body["model"]),
+        "model_rolled_back": lambda: ("leading", body["model"]),
         "key_rotation": lambda: ("rotation", body["id"]),
         "epoch": lambda: ("epoch", body["instance"]) if body["instance"] else None,
         "legal_hold": lambda: ("hold", body["id"]) if body["id"] in held else None,

@@ -110,6 +110,7 @@ class ModelPromoted(Event):
     version: str
     digest: str
     previous_version: str | None = None
+    actor: str = "weighbridge"
     reason: str
 
 
@@ -122,6 +123,7 @@ class ModelRolledBack(Event):
     version: str
     digest: str
     previous_version: str | None = None
+    actor: str = "weighbridge"
     reason: str
 
 

@@ -21,6 +21,8 @@ from .faults import NotFound, Unsupported
 from .ledger import Reports
 from .modelconfig import model_config, platform
 from .openapi import document
+from .overrides import Overrides
+from .promotions import Promotions
 from .repository import Repository
 from .router import Router, newest_ready
 from .statistics import Statistics
@@ -67,6 +69,8 @@ class Admin:
         self._statistics = statistics or Statistics()
         self._witnesses = witnesses
         self.erasures: Erasures | None = None
+        self.overrides: Overrides | None = None
+        self.promotions: Promotions | None = None
 
     async def answer(self, method: str, parts: list[str], body: bytes) -> Answer:
         """Answer one call that is not a prediction; `parts` is its path, without empty ones.
@@ -133,6 +137,8 @@ class Admin:
                 await self.repository.change(name, verb, parameters, version=version)
             case _:
                 raise NotFound(f"the path must be /v2/repository/models/NAME[/versions/V]/{verb}")
+        if self.promotions is not None:
+            await self.promotions.moving(self.router.snapshot, f"{verb} requested")
         return Answer(200, {})
 
     async def _v1(self, method: str, parts: list[str], body: bytes) -> Answer:
@@ -146,6 +152,8 @@ class Admin:
                 return Answer(200, await self.outcomes.report(parse_json(body)))
             case ("POST", "audit", *rest) if self.erasures is not None:
                 return Answer(200, await self.erasures.answer(rest, parse_json(body)))
+            case ("POST", "overrides") if self.overrides is not None:
+                return Answer(200, await self.overrides.answer(parse_json(body)))
             case ("GET", "experiments"):
                 return Answer(200, self.experiments())
             case ("POST", "experiments", "reload"):

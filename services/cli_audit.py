@@ -32,6 +32,7 @@ from .cli_complete import findings_body, print_json, read_metrics
 from .cli_erase import erase, hold, release
 from .cli_export import export
 from .cli_fsck import fsck
+from .cli_override import override
 from .cli_prune import prune
 from .cli_query import add_queries, open_reader
 from .cli_replay import replay
@@ -45,7 +46,7 @@ __all__ = ["audit"]
 audit = typer.Typer(no_args_is_help=True, help="Read, prove and verify the audit log.")
 audit.command("export")(export)
 audit.command("rotate-key")(rotate_key)
-for _command in (erase, fsck, hold, prune, release, replay):
+for _command in (erase, fsck, hold, override, prune, release, replay):
     audit.command()(_command)
 console = Console()
 _IN_FLIGHT_S = 30.0

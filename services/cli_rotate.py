@@ -33,7 +33,7 @@ def rotate_key(
     reason: Annotated[str, typer.Option("--reason", help="why; stands in the log in clear")],
     actor: Annotated[str, typer.Option("--actor", help="who; the user of this shell")] = "",
 ) -> None:
-    """Replace the key that signs the log; recorded, and signed by both keys."""
+    """Replace the key that signs the log: recorded, and signed by both keys."""
     chosen = settings()
     if not chosen.log_dir.is_dir():
         raise NotFound(f"there is no log in {chosen.log_dir}")

@@ -25,7 +25,10 @@ from audit.explain import ExplainError, Explanation, explain, seed_for
 from audit.keys import Keyring
 from audit.reader import Entry, LogReader
 from audit.record import (
+    Alert,
+    AssignmentConfig,
     Decision,
+    Event,
     ExplanationRecord,
     ExplanationSkipped,
     FairnessWindow,
@@ -38,6 +41,7 @@ from audit.socket_link import NotaryClient
 from runners.errors import ArtefactCorrupt, RunnerError
 from runners.tensor import Batch, unpack
 
+from .alarms import Alarms
 from .counting import Counting
 from .masterkey import load_keyring
 from .recorder import Appender
@@ -96,6 +100,8 @@ class Follower:
             window_s=settings.fairness_window_s,
             positive=self._positive,
         )
+        self._alarms = Alarms()
+        self._unsent: list[Event] = []
         self._working = asyncio.Lock()
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -111,6 +117,9 @@ class Follower:
                 self._done.add(entry.event.decision)
             elif isinstance(entry.event, FairnessWindow):
                 self._counting.resume(entry.event)
+                self._alarms.resume(entry.event)
+            elif isinstance(entry.event, Alert):
+                self._alarms.resume(entry.event)
 
     async def close(self) -> None:
         """Finish the explanation at hand and the open fairness window, if the notary still listens.
@@ -167,15 +176,26 @@ class Follower:
         if isinstance(event, ExplanationRecord | ExplanationSkipped):
             self._done.add(event.decision)
             self._pending.pop(event.decision, None)
+        elif isinstance(event, AssignmentConfig):
+            self._alarms.take(event, now_us())
         elif isinstance(event, Decision):
             self._counting.take(entry.index, event, now_us())
+            self._alert(self._alarms.take(event, now_us()))
             if event.sampling["selected"] and event.id not in self._done:
                 self._pending[event.id] = event
 
+    def _alert(self, alert: Alert | None) -> None:
+        if alert is not None:
+            self._unsent.append(alert)
+
     async def _write_windows(self, *, final: bool) -> None:
-        windows = self._counting.due(now_us(), final=final)
-        # Together, so that they reach the disk in one group: a window is on record whole.
-        await asyncio.gather(*(self._appender.append(window) for window in windows))
+        for window in self._counting.due(now_us(), final=final):
+            self._unsent += [window, *self._alarms.window(window, now_us())]
+        # Together, so that they reach the disk in one group: a window is on record whole. Where the
+        # notary is away they are sent again; it knows their ids.
+        unsent = list(self._unsent)
+        await asyncio.gather(*(self._appender.append(event) for event in unsent))
+        del self._unsent[: len(unsent)]
 
     def _positive(self, model: str, version: str) -> str | None:
         try:

@@ -27,15 +27,17 @@ from audit.link_server import Handler, NotaryServer, serve, serve_tcp
 from audit.notary import Notary
 from audit.pruning import PRUNES
 from audit.reader import LogReader
-from audit.record import Event, ModelRegistered, original
+from audit.record import Event, ModelPromoted, ModelRegistered, ModelRolledBack, original
 from audit.rotating import Rotating
 from audit.seals import Seals
 
 from .erasures import LocalSubjects, Subjects
 from .faults import BadRequest
+from .logwatch import LogWatch
 from .masterkey import load_or_create_keyring
 from .notary_link import listening_link
 from .outcomes import Outcomes
+from .overrides import LocalReviews, Reviews
 from .recorder import Appender
 from .retaining import Retaining, open_pruning
 from .settings import Settings
@@ -63,6 +65,7 @@ class Ledger(Protocol):
         sampling_key: what the sample of explanations is drawn with.
         outcomes: takes outcomes.
         subjects: erases and holds.
+        reviews: records overrides.
         known: the artefact on record of each model and version, `DIGEST DEVICE`.
     """
 
@@ -72,10 +75,17 @@ class Ledger(Protocol):
     sampling_key: bytes
     outcomes: Reports
     subjects: Subjects
+    reviews: Reviews
     known: dict[tuple[str, str], str]
 
     def expect(self, callers: Callable[[], int]) -> None:
         """Say how many callers are on their way to an append."""
+
+    async def append(self, event: Event) -> object:
+        """Append an event that this process makes."""
+
+    async def leading_now(self) -> dict[str, str]:
+        """Which version led each model last, as the log says."""
 
     def summary(self) -> dict[str, Any]:
         """What readiness says of the log."""
@@ -90,6 +100,7 @@ class LocalLedger:
         self._stack = contextlib.AsyncExitStack()
         self._servers: list[NotaryServer] = []
         self.known: dict[tuple[str, str], str] = {}
+        self._leading: dict[str, str] = {}
 
     async def open(self) -> None:
         """Take the log's lock, recover it, finish erasures, and listen.
@@ -135,6 +146,10 @@ class LocalLedger:
         self.subjects = LocalSubjects(
             self.erasing, log=settings.log_dir, reports=settings.home / "reports"
         )
+        self.reviews = LocalReviews(self.notary, settings.log_dir)
+        watch = LogWatch(self.notary, self.cosigning.states)
+        watch.start()
+        self._stack.push_async_callback(watch.close)
         self.outcomes = Outcomes(self.notary, self.keyring)
         await asyncio.to_thread(self._remember, LogReader(settings.log_dir))
         await self._listen()
@@ -183,11 +198,25 @@ class LocalLedger:
                 self._stored(event)
             elif isinstance(event, ModelRegistered):  # carried over by a pruning: older than others
                 self.known.setdefault((event.model, event.version), _fact(event))
+            elif isinstance(event, ModelPromoted | ModelRolledBack):
+                self._leading.setdefault(event.model, event.version)
             return entry.index, event
 
         self.outcomes.remember(noted(entry) for entry in reader.entries())
 
+    async def leading_now(self) -> dict[str, str]:
+        """Which version led each model last, as the log says."""
+        return dict(self._leading)
+
+    async def append(self, event: Event) -> object:
+        """Append an event that this process makes, and take note of it."""
+        receipt = await self.notary.append(event)
+        self._stored(event)
+        return receipt
+
     def _stored(self, event: Event) -> None:
+        if isinstance(event, ModelPromoted | ModelRolledBack):
+            self._leading[event.model] = event.version
         if isinstance(event, ModelRegistered):
             self.known[event.model, event.version] = _fact(event)
 
@@ -199,6 +228,8 @@ class LocalLedger:
             "hold": self._hold,
             "release": self._hold,
             "outcomes": self._outcomes,
+            "override": self._override,
+            "leading": self._lead,
             "lend": self._lend,
             "lend_key": self._lend_key,
             "health": self._health,
@@ -227,6 +258,17 @@ class LocalLedger:
             return await self.outcomes.report(orjson.loads(str(asked["body"])))
         except BadRequest as exc:
             return {"status": exc.status_hint, "error": str(exc)}
+
+    async def _override(self, asked: Mapping[str, Any]) -> Mapping[str, JSON]:
+        return await self.reviews.override(
+            str(asked["decision"]),
+            str(asked["label"]),
+            actor=str(asked["actor"]),
+            reason=str(asked["reason"]),
+        )
+
+    async def _lead(self, asked: Mapping[str, Any]) -> Mapping[str, JSON]:  # noqa: ARG002
+        return {"leading": dict(self._leading)}
 
     async def _lend(self, asked: Mapping[str, Any]) -> Mapping[str, JSON]:  # noqa: ARG002
         roots, gone = await asyncio.to_thread(self.seals.lend)

@@ -22,6 +22,7 @@ from audit.errors import AuditError, LogUnavailable
 from audit.keys import Keyring
 from audit.lent_seals import LentSeals
 from audit.link_client import NotaryClient
+from audit.record import Event
 
 from .faults import BadRequest, Conflict
 from .notary_link import client_link
@@ -56,6 +57,7 @@ class RemoteLedger:
         )
         self.outcomes = RemoteOutcomes(self._client)
         self.subjects = RemoteSubjects(self._client)
+        self.reviews = RemoteReviews(self._client)
         self.known: dict[tuple[str, str], str] = {}
         self._lending: asyncio.Task[None] | None = None
 
@@ -92,6 +94,15 @@ class RemoteLedger:
 
     def expect(self, callers: Callable[[], int]) -> None:
         """The notary cannot know; it takes what comes."""
+
+    async def append(self, event: Event) -> object:
+        """Append an event that this process makes."""
+        return await self._client.append(event)
+
+    async def leading_now(self) -> dict[str, str]:
+        """Which version led each model last, as the log says."""
+        found: dict[str, str] = (await self._client.ask("leading"))["leading"]
+        return found
 
     def summary(self) -> dict[str, Any]:
         """Whether the notary can be reached."""
@@ -160,3 +171,24 @@ class RemoteSubjects:
             do, timeout_s=_DEED_S, unit_ref=unit_ref, actor=actor, reason=reason
         )
         return int(found["leaf"])
+
+
+class RemoteReviews:
+    """Passes overrides on."""
+
+    def __init__(self, client: NotaryClient) -> None:
+        """`client` leads to the notary."""
+        self._client = client
+
+    async def override(
+        self, decision: str, label: str, *, actor: str, reason: str
+    ) -> dict[str, Any]:
+        """See LocalReviews.override."""
+        return await self._client.ask(
+            "override",
+            timeout_s=_DEED_S,
+            decision=decision,
+            label=label,
+            actor=actor,
+            reason=reason,
+        )

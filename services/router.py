@@ -61,6 +61,7 @@ class Router:
         self._folder = folder
         self._held = held
         self._record = record
+        self.moving: Callable[[Snapshot, str], Awaitable[None]] | None = None
         self._swap = asyncio.Lock()
         self.snapshot = Snapshot()
         self.last_error = ""
@@ -86,6 +87,8 @@ class Router:
             ]
             for definition in changed:
                 await self._record(definition, reason)
+            if self.moving is not None:
+                await self.moving(fresh, reason)
             removed = [self.snapshot[model].name for model in self.snapshot if model not in fresh]
             self.snapshot, self.last_error = fresh, ""
             return [definition.name for definition in changed] + removed

@@ -34,7 +34,9 @@ from .http import HttpDoor
 from .ledger import LocalLedger
 from .metrics import Metrics
 from .models import open_fleet
+from .overrides import Overrides
 from .payloadpolicy import parse_policy
+from .promotions import Promotions
 from .recorder import Recorder
 from .remote_ledger import RemoteLedger
 from .router import Router
@@ -190,6 +192,11 @@ class House:
             witnesses=self.ledger.summary,
         )
         self.admin.erasures = Erasures(self.ledger.subjects, self.ledger.keyring)
+        self.admin.overrides = Overrides(self.ledger.reviews)
+        self.admin.promotions = Promotions(
+            self.fleet, leading=self.ledger.leading_now, record=self.ledger.append
+        )
+        self.router.moving = self.admin.promotions.moving
         self.http = HttpDoor(
             self.plane,
             self.admin,

@@ -27,6 +27,7 @@ OPERATE: Final[Need] = frozenset({"operate"})
 ERASE: Final[Need] = frozenset({"erase"})
 FORCE: Final[Need] = frozenset({"force-arm"})
 """Beside the need of the path, where a caller sends `x-weighbridge-arm`."""
+REVIEW: Final[Need] = frozenset({"review"})
 _FIGURES: Final[Need] = frozenset({"operate", "review"})
 
 _PROBES = {"/v2/health/live", "/v2/health/ready", "/livez", "/readyz", "/healthz"}
@@ -68,6 +69,8 @@ def _ours(parts: tuple[str, ...], *, reading: bool) -> Need:
     """Below `/v1` and `/v2`: questions, operations, erasure; everything else infers."""
     if parts[:2] == ("v1", "audit"):
         return ERASE
+    if parts[:2] == ("v1", "overrides"):
+        return REVIEW
     if reading or parts == ("v2", "repository", "index"):
         return AUTHENTICATED
     return OPERATE if parts[:2] in _OPERATED else INFER

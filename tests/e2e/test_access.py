@@ -15,6 +15,10 @@ from callers import ROLES, Callers
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
+from audit.reader import LogReader
+from audit.record import Erasure, LegalHold, Override
+from tests.e2e.conftest import INCOME
+
 SENTIMENT = {"instances": ["a wonderful film"]}
 
 
@@ -38,6 +42,7 @@ ENDPOINTS = [
     ("GET", "/v1/models", ROLES),
     ("GET", "/v1/experiments", ROLES),
     ("GET", "/docs.json", ROLES),
+    ("POST", "/v1/overrides", ("review",)),
     ("GET", "/schema.json", ROLES),
     ("GET", "/static_content/x.js", ROLES),
     ("POST", "/v2/repository/index", ROLES),
@@ -193,6 +198,38 @@ def test_forcing_an_arm_needs_its_role(callers) -> None:
     body = json.dumps(SENTIMENT).encode()
     raw = wire.request("POST", "/v1/models/sentiment:predict", body, key, upper)
     assert wire.send(callers.server.http_port, raw).status == 403
+
+
+def test_who_erases_and_overrides_is_the_principal_whatever_they_call_themselves(callers) -> None:
+    url, income = callers.server.http, {"instances": [dict(INCOME)]}
+    unit = callers.http("infer") | {"x-weighbridge-unit": "frank"}
+    reply = httpx.post(f"{url}/v1/models/income:predict", json=income, headers=unit, timeout=30)
+    decision = reply.headers["x-weighbridge-decision"]
+    body = {"unit": "frank", "actor": "the king", "reason": "asked"}
+    assert httpx.post(f"{url}/v1/audit/holds", json=body).status_code == 401
+    refused = httpx.post(f"{url}/v1/audit/holds", json=body, headers=callers.http("operate"))
+    assert refused.status_code == 403
+    eraser = callers.http("erase")
+    held = httpx.post(f"{url}/v1/audit/holds", json=body, headers=eraser)
+    assert held.status_code == 200, held.text
+    no = httpx.post(f"{url}/v1/audit/erasures", json=body, headers=eraser)
+    assert "a legal hold by key:only-erase, for the king stands on it" in no.json()["error"]
+    unnamed = {"unit": "frank", "reason": "asked"}  # who it is, is known
+    for path in ("holds/release", "erasures"):
+        done = httpx.post(f"{url}/v1/audit/{path}", json=unnamed, headers=eraser)
+        assert done.status_code == 200, done.text
+    said = {"decision": decision, "label": "<=50K", "reason": "papers"}
+    for role, status in (("infer", 403), ("erase", 403), ("review", 200)):
+        found = httpx.post(f"{url}/v1/overrides", json=said, headers=callers.http(role))
+        assert found.status_code == status, found.text
+    events = [e.event for e in LogReader(callers.server.home / "log").entries()]
+    actors = [e.actor for e in events if isinstance(e, Erasure | LegalHold | Override)]
+    assert actors == [
+        "key:only-erase, for the king",
+        "key:only-erase",
+        "key:only-erase",
+        "key:only-review",
+    ]
 
 
 def test_unmodified_clients_send_keys(callers) -> None:

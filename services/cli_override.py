@@ -1,0 +1,69 @@
+"""`weighbridge audit override`: a person replaces a model's answer, with a gateway running or none.
+
+Rule: as `audit erase`: the process that holds the log is asked over its socket; else this command
+is the log's writer for as long as it runs. Both record the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from audit.errors import NotFound
+from audit.log import has_writer
+from audit.notary import Notary
+from audit.socket_link import NotaryClient
+
+from .masterkey import load_keyring
+from .overrides import LocalReviews
+from .settings import Settings, settings
+
+__all__ = ["override"]
+
+console = Console()
+
+
+def override(
+    decision: Annotated[str, typer.Argument(help="the decision id of a reply")],
+    label: Annotated[str, typer.Option("--label", help="what holds instead")],
+    reason: Annotated[str, typer.Option("--reason", help="why; stands in the log in clear")],
+    actor: Annotated[str, typer.Option("--actor", help="who; the user of this shell")] = "",
+) -> None:
+    """Record that a person replaced the answer of a decision; the decision itself stays."""
+    chosen = settings()
+    if not chosen.log_dir.is_dir():
+        raise NotFound(f"there is no log in {chosen.log_dir}")
+    asked = {"label": label, "actor": actor or getpass.getuser(), "reason": reason}
+    found = asyncio.run(_override(chosen, decision, asked))
+    console.print(
+        f"recorded as {found['leaf']}: {found['label_before']} is now {found['label_after']}",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+
+
+async def _override(chosen: Settings, decision: str, asked: dict[str, str]) -> dict[str, Any]:
+    if has_writer(chosen.log_dir):
+        client = NotaryClient(chosen.run_dir / "notary.sock", timeout_s=120)
+        try:
+            return await client.ask(
+                "override",
+                decision=decision,
+                label=asked["label"],
+                actor=asked["actor"],
+                reason=asked["reason"],
+            )
+        finally:
+            await client.close()
+    notary = await Notary.open(chosen.log_dir, load_keyring(chosen), origin=chosen.origin)
+    try:
+        return await LocalReviews(notary, chosen.log_dir).override(
+            decision, asked["label"], actor=asked["actor"], reason=asked["reason"]
+        )
+    finally:
+        await notary.close()
