@@ -3,6 +3,7 @@
     carried over                        while
     the last definition of each experiment     always: decisions that follow were assigned by it
     the last registration of each version      always
+    the version that leads each model          always
     key rotations                              always
     the epoch of an instance                   its numbers go on
     legal holds                                they stand
