@@ -178,6 +178,23 @@ def test_an_inserted_leaf_is_found(victim):
     assert {3, 4} <= {p.step for p in problems(victim)}
 
 
+def test_a_segment_spliced_in_from_a_log_with_another_past_is_found(victim):
+    path = sorted((victim.directory / "wal").iterdir())[1]
+    first = int(path.stem)
+    with path.open("rb") as file:
+        frames = list(scan(file, first=first))
+    other = [encode(decision(seq, label="<=50K")) for seq in range(first + 1, first + 400)]
+    spliced = format_segment_header(first)
+    for frame in frames:
+        start = frame.first - first
+        entries = other[start : start + frame.count]
+        spliced += format_frame(frame.first, entries, frame.watermark)
+    path.write_bytes(spliced)
+    found = problems(victim)
+    assert any(p.step == 3 for p in found)
+    assert any(p.step == 4 and p.leaf == first for p in found)
+
+
 def test_a_log_that_is_rewritten_with_its_tiles_does_not_match_the_signature(victim, tmp_path):
     forger = Keyring.load_or_create(tmp_path / "forger")
     shutil.rmtree(victim.directory)
