@@ -13,12 +13,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 from .errors import EventInvalid, HoldStands, LogUnavailable, NotFound
 from .events import Erasure, Event, LegalHold, Pruned
-from .index import Index
+from .mentions import Mentions, unit_ref_in
 from .notary import Notary
 from .reader import LogReader
 from .record import decode, new_id, now_us, original
@@ -27,7 +26,7 @@ from .seals import Seals, is_erased
 __all__ = ["Erased", "Erasing", "Standing"]
 
 _LOGGER = logging.getLogger("weighbridge.audit")
-_KINDS = (b'"type":"erasure"', b'"type":"legal_hold"', b'"type":"pruned"')
+_ERASURE, _HOLD, _PRUNED = b'"type":"erasure"', b'"type":"legal_hold"', b'"type":"pruned"'
 _MAX_TEXT = 1024
 
 
@@ -52,12 +51,16 @@ class Standing:
         erasures: the records of each subject, with their leaves, in order.
         holds: the hold that stands on each subject.
         pruned: the newest `pruned` record, with its leaf.
+        mentions: of which subjects there is a record at all.
+        newest: of subjects that were erased, the last leaf about each.
     """
 
     def __init__(self) -> None:
         self.erasures: dict[str, list[tuple[int, Erasure]]] = {}
         self.holds: dict[str, LegalHold] = {}
         self.pruned: tuple[int, Pruned] | None = None
+        self.mentions = Mentions()
+        self.newest: dict[bytes, int] = {}
         self._next = 0
 
     def take(self, index: int, event: Event) -> None:
@@ -73,15 +76,26 @@ class Standing:
             self.holds.pop(event.unit_ref, None)
 
     def catch_up(self, reader: LogReader) -> None:
-        """Read what was committed since the last time; about 1 µs a leaf.
+        """Read what was committed since the last time; about 2 µs a leaf.
 
         Raises:
             LogDamaged: the log cannot be read.
         """
-        size = reader.size()
+        size, newest, last = reader.size(), self.newest, b""
         for index, data in reader.raw(max(self._next, reader.first()), size):
-            if any(kind in data for kind in _KINDS):
+            if _PRUNED in data:
                 self.take(index, decode(data))
+            unit_ref = unit_ref_in(data)
+            if unit_ref is None:
+                continue  # an erasure and a hold name theirs
+            if unit_ref != last:
+                self.mentions.add(unit_ref)
+                last = unit_ref
+            if _ERASURE in data or _HOLD in data:
+                self.take(index, decode(data))
+                newest.setdefault(unit_ref, index)
+            if unit_ref in newest:
+                newest[unit_ref] = index
         self._next = size
 
 
@@ -125,11 +139,11 @@ class Erasing:
                     f"({held.reason}); release it first"
                 )
             slots = await self._notary.key_slots(unit_ref)
-            newest = await asyncio.to_thread(self._newest, unit_ref)
-            if newest is None and not slots:
+            if not slots and not self._standing.mentions.perhaps(unit_ref):
                 raise NotFound(f"could not erase {unit_ref}: the log holds nothing about it")
             before = self._standing.erasures.get(unit_ref)
-            if before and not slots and (newest or 0) <= before[-1][0]:
+            newest = self._standing.newest.get(unit_ref.encode(), 0)
+            if before and not slots and newest <= before[-1][0]:
                 return Erased(before[-1][0], 0, again=True)
             event = Erasure(
                 id=new_id(),
@@ -205,12 +219,6 @@ class Erasing:
             await asyncio.to_thread(self._seals.puncture, unit_ref, erasure)
         except OSError as exc:
             raise LogUnavailable(f"could not destroy a key of sealed parts: {exc}") from exc
-
-    def _newest(self, unit_ref: str) -> int | None:
-        # A damaged or missing index is made anew, which takes a while for a large log.
-        with Index(Path(self._reader.directory)) as index:
-            leaves = index.by_unit_ref(unit_ref, limit=1)
-        return leaves[0] if leaves else None
 
 
 def _check(actor: str, reason: str) -> None:

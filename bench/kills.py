@@ -33,7 +33,7 @@ from audit.verify import verify_log
 from .figures import Figures
 from .records import Maker
 
-__all__ = ["Tally", "kill_round", "measure"]
+__all__ = ["ORIGIN", "Tally", "compare", "kill_round", "measure"]
 
 ORIGIN = "example.com/bench"
 _ROUND = 50
@@ -113,10 +113,11 @@ async def kill_round(folder: Path, kills: int, *, seed: int, writers: int = _WRI
     await heard.more(_MOST_BETWEEN)  # what was under way at the last kill is answered by now
     for process in (notary, *alive):
         await process.kill()
-    return await _compare(folder, heard.acknowledged, (killed[0], killed[1]))
+    return await compare(folder, heard.acknowledged, (killed[0], killed[1]))
 
 
-async def _compare(folder: Path, acknowledged: dict[str, int], kills: tuple[int, int]) -> Tally:
+async def compare(folder: Path, acknowledged: dict[str, int], kills: tuple[int, int]) -> Tally:
+    """Open the log of a round once more, and say what became of what was acknowledged."""
     keyring = Keyring.load(folder / "keys")
     notary = await Notary.open(folder / "log", keyring, origin=ORIGIN)
     await notary.close()

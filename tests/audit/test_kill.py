@@ -1,4 +1,4 @@
-"""kill -9 under load, ten times on one directory: nothing acknowledged is ever lost."""
+"""kill -9 under load, again and again: nothing acknowledged is ever lost or there twice."""
 
 import asyncio
 import os
@@ -7,17 +7,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from audit.keys import Keyring
+from audit.log import Log
 from audit.notary import Notary
 from audit.reader import LogReader
 from audit.testing import check_log
 from audit.verify import verify_log
-from tests.audit.worlds import ORIGIN, make_keyring, payloads_for
+from bench.kills import ORIGIN as KILLED
+from bench.kills import compare, kill_round
+from tests.audit.worlds import ORIGIN, make_keyring, payloads_for, records, uuid
 
 WRITER = """
 import asyncio, os, sys
 from pathlib import Path
+import pytest
+
 from audit.keys import Keyring
+from audit.log import Log
 from audit.notary import Notary
 from tests.audit.worlds import ORIGIN, append, decision
 
@@ -96,3 +104,31 @@ def test_the_check_used_above_is_not_blind(tmp_path):
     ring = make_keyring(tmp_path / "keys")
     asyncio.run(reopen(tmp_path, ring))
     assert check_log(tmp_path / "log", ring.verifier_key(ORIGIN)).leaves == 0
+
+
+async def test_kills_of_the_notary_and_of_writers_lose_nothing_and_double_nothing(tmp_path):
+    tally = await kill_round(tmp_path / "round", 8, seed=4)
+    assert (tally.lost, tally.twice, tally.problems) == ([], [], [])
+    assert min(tally.kills) >= 2
+    assert tally.acknowledged > 300
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [101, 102])
+async def test_a_hundred_kills_lose_nothing_and_double_nothing(tmp_path, seed):
+    tally = await kill_round(tmp_path / "round", 50, seed=seed)
+    assert (tally.lost, tally.twice, tally.problems) == ([], [], [])
+
+
+async def test_a_lost_and_a_doubled_record_would_be_counted(tmp_path):
+    ring = make_keyring(tmp_path / "keys")
+    log = Log.open(tmp_path / "log", ring, origin=KILLED)
+    log.append(records(1, 2, 2, 3))
+    log.publish()
+    log.close()
+    said = {uuid(seq + (10 << 24)): leaf for seq, leaf in ((1, 0), (2, 2), (3, 2), (4, 4))}
+    tally = await compare(tmp_path, said, (0, 0))
+    assert tally.lost == [uuid(seq + (10 << 24)) for seq in (3, 4)]
+    assert tally.twice == [uuid(2 + (10 << 24))]
+    assert any("already recorded" in problem for problem in tally.problems)

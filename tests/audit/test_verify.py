@@ -178,6 +178,23 @@ def test_an_inserted_leaf_is_found(victim):
     assert {3, 4} <= {p.step for p in problems(victim)}
 
 
+def test_a_segment_spliced_in_from_a_log_with_another_past_is_found(victim):
+    path = sorted((victim.directory / "wal").iterdir())[1]
+    first = int(path.stem)
+    with path.open("rb") as file:
+        frames = list(scan(file, first=first))
+    other = [encode(decision(seq, label="<=50K")) for seq in range(first + 1, first + 400)]
+    spliced = format_segment_header(first)
+    for frame in frames:
+        start = frame.first - first
+        entries = other[start : start + frame.count]
+        spliced += format_frame(frame.first, entries, frame.watermark)
+    path.write_bytes(spliced)
+    found = problems(victim)
+    assert any(p.step == 3 for p in found)
+    assert any(p.step == 4 and p.leaf == first for p in found)
+
+
 def test_a_log_that_is_rewritten_with_its_tiles_does_not_match_the_signature(victim, tmp_path):
     forger = Keyring.load_or_create(tmp_path / "forger")
     shutil.rmtree(victim.directory)
@@ -449,6 +466,54 @@ async def test_a_log_can_be_verified_while_it_is_written(tmp_path):
     await load
     await notary.close()
     assert verify_log(tmp_path / "log", ring.verifier_key(ORIGIN)).ok
+
+
+def changed(source, data):
+    """The bytes with one random change: a flip, a cut, a hole, an insertion, a copy, a swap."""
+    start = source.randrange(len(data))
+    end = min(len(data), start + source.choice((1, 1, 2, 8, 40, 300)))
+    piece, other = data[start:end], source.randrange(len(data))
+    return source.choice(
+        [
+            data[:start] + bytes([data[start] ^ 1 << source.randrange(8)]) + data[start + 1 :],
+            data[:start],
+            data[:start] + data[end:],
+            data[:start] + bytes(len(piece)) + data[end:],
+            data[:start] + source.randbytes(len(piece)) + data[start:],
+            data[:start] + source.randbytes(len(piece)) + data[end:],
+            data[:start] + data[other : other + len(piece)] + data[end:],
+            data[:start] + piece[::-1] + data[end:],
+        ]
+    )
+
+
+def mutate(world, victim, count, *, seed):
+    """Make changes one after the other, each to one file; each must be found there."""
+    source, names, made = random.Random(seed), world.files(), 0
+    while made < count:
+        name = source.choice(names)
+        path = victim.directory / name
+        whole = path.read_bytes()
+        data = changed(source, whole)
+        if data == whole:
+            continue
+        path.write_bytes(data)
+        found = problems(victim)
+        assert str(name) in [p.file for p in found], f"{name}, change {made}: {found}"
+        path.write_bytes(whole)
+        made += 1
+    assert problems(victim) == ()
+
+
+def test_three_hundred_random_changes_are_all_found(world, victim):
+    mutate(world, victim, 300, seed=11)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(4))
+def test_ten_thousand_random_changes_are_all_found(world, victim, seed):
+    mutate(world, victim, 2500, seed=seed)
 
 
 @pytest.mark.slow
