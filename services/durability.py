@@ -13,6 +13,8 @@ from typing import Final, NamedTuple, cast, get_args
 
 from audit.receipts import Durability
 
+from .bymodel import parse_by_model
+
 __all__ = ["STRICT", "DurabilityPolicy", "parse_durability"]
 
 
@@ -45,20 +47,10 @@ def parse_durability(text: str, high_risk: str = "") -> DurabilityPolicy:
     Raises:
         ValueError: it is not of this form, or a high-risk model would be `async`; says what is.
     """
-    default: Durability = "strict"
-    by_model: dict[str, Durability] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        model, named, word = (piece.strip() for piece in part.rpartition("="))
-        if word not in get_args(Durability) or (named and not model) or model in by_model:
-            raise ValueError(
-                "must be strict, bounded or async, and MODEL=strict, MODEL=bounded or MODEL=async "
-                "for models that differ, each once, such as bounded,income=strict"
-            )
-        if named:
-            by_model[model] = cast("Durability", word)
-        else:
-            default = cast("Durability", word)
-    policy = DurabilityPolicy(default, by_model)
+    default, by_model = parse_by_model(text, get_args(Durability))
+    policy = DurabilityPolicy(
+        cast("Durability", default or "strict"), cast("dict[str, Durability]", by_model)
+    )
     for model in filter(None, (name.strip() for name in high_risk.split(","))):
         if policy.of(model) == "async":
             raise ValueError(

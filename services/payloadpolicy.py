@@ -13,6 +13,8 @@ from typing import Final, Literal, NamedTuple, cast, get_args
 
 from audit.blobs import MAX_PAYLOAD_BYTES
 
+from .bymodel import parse_by_model
+
 __all__ = ["SAMPLED", "Keep", "PayloadPolicy", "parse_policy"]
 
 Keep = Literal["none", "sampled", "all"]
@@ -46,17 +48,7 @@ def parse_policy(text: str, max_bytes: int = MAX_PAYLOAD_BYTES) -> PayloadPolicy
     Raises:
         ValueError: it is not of this form; says what is.
     """
-    default: Keep = "sampled"
-    by_model: dict[str, Keep] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        model, named, word = (piece.strip() for piece in part.rpartition("="))
-        if word not in get_args(Keep) or (named and not model) or model in by_model:
-            raise ValueError(
-                "must be none, sampled or all, and MODEL=none, MODEL=sampled or MODEL=all for "
-                "models that differ, each once, such as sampled,income=all,digits=none"
-            )
-        if named:
-            by_model[model] = cast("Keep", word)
-        else:
-            default = cast("Keep", word)
-    return PayloadPolicy(default, by_model, max_bytes)
+    default, by_model = parse_by_model(text, get_args(Keep))
+    return PayloadPolicy(
+        cast("Keep", default or "sampled"), cast("dict[str, Keep]", by_model), max_bytes
+    )
