@@ -1,7 +1,7 @@
 """The notary's end of the link: what other processes may ask of it.
 
 Rule 1: whoever is connected may append; and may ask what `handlers` offers. Records that a deed
-stands behind (erasures, holds, key rotations) come from the notary itself and are refused here.
+stands behind (erasures, holds, rotations, prunings) come from the notary and are refused here.
 Rule 2: a connection that asks too much at once is not read until it has its answers, so memory is
 bounded: `_MAX_ASKED` requests, `_MAX_ASKED_BYTES` bytes a connection, `max_connections` in all.
 Rule 3: closing answers what was asked, then hangs up; the notary stays open.
@@ -21,7 +21,7 @@ from .blobs import Payload
 from .canonical import JSON, is_canonical
 from .erasing import Erasing
 from .errors import AuditError, EntryTooLarge, EventInvalid, LogUnavailable
-from .events import Erasure, Event, KeyRotation, LegalHold
+from .events import Carried, Erasure, Event, KeyRotation, LegalHold, Pruned
 from .link_accept import Acceptor
 from .link_stream import FRAME_S, FrameStream
 from .notary import Durability, Notary, Receipt
@@ -50,7 +50,7 @@ Handlers: TypeAlias = Mapping[str, Handler]
 _MAX_ASKED = 4096
 _MAX_ASKED_BYTES = 128 << 20
 _CLOSE_S = 10.0
-_OWN = (Erasure, LegalHold, KeyRotation)
+_OWN = (Carried, Erasure, KeyRotation, LegalHold, Pruned)
 _DURABILITIES: Mapping[str | None, Durability] = {
     "strict": "strict",
     "bounded": "bounded",
