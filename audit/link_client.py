@@ -257,12 +257,12 @@ class NotaryClient(EventAppender):
 
     def _is_away(self) -> LogUnavailable:
         return LogUnavailable(
-            f"could not store a record: no answer from the notary at {self._address}: {self._away}"
+            f"could not go on: no answer from the notary at {self._address}: {self._away}"
         )
 
     def _no_answer(self) -> LogUnavailable:
         return LogUnavailable(
-            f"could not store a record: no answer from the notary at {self._address} in time"
+            f"could not go on: no answer from the notary at {self._address} in time"
         )
 
     def _refuse_all(self, why: str) -> None:

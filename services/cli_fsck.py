@@ -74,7 +74,7 @@ def _show(report: Report, done: list[str], *, every: bool) -> None:
         if every or one.level != "fine":
             console.print(_line(one))
     fine = sum(one.level == "fine" for one in report.seen)
-    console.print(f"{report.findings.leaves} leaves were read; {fine} files are as they must be")
+    console.print(f"{report.findings.leaves} leaves were read; as they must be: {fine} files")
     console.print(f"result     {_SAID[report.status]}")
 
 
