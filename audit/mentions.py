@@ -8,6 +8,8 @@ A reference is 32 hex digits of a keyed hash, so its own bits are as good as any
 Read next: erasing.py.
 """
 
+import mmap
+
 __all__ = ["Mentions", "unit_ref_in"]
 
 _BITS = 28
@@ -30,7 +32,9 @@ class Mentions:
     """A set of subjects that may say yes by mistake, and never no."""
 
     def __init__(self) -> None:
-        self._bits = bytearray(1 << (_BITS - 3))
+        self._bits = mmap.mmap(
+            -1, 1 << (_BITS - 3)
+        )  # zeros that take no memory before they are set
 
     def add(self, unit_ref: bytes | str) -> None:
         """Take a reference, 32 hex digits; anything else is passed over."""

@@ -284,7 +284,7 @@ class Notary:
             else:
                 self._joined.setdefault(event_id, []).append(told)
             return
-        self._put(event_id, data, leaf, told, payloads, durability)
+        self._put("" if once else event_id, data, leaf, told, payloads, durability)
 
     def _put(  # noqa: PLR0917  as Asked has them, and called for each append
         self,
