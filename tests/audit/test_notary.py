@@ -135,6 +135,8 @@ async def test_an_event_that_comes_once_is_stored_told_and_not_remembered(
         leaf_of(decision(1, label=f"label {number}")) for number in (1, 2)
     }
     assert len(list(LogReader(tmp_path / "log").raw())) == 3
+    # Whoever does ask for the id is a first one, where a remembered id would be a conflict.
+    await notary.append(decision(1, label="label 3"), durability="strict")
 
 
 async def test_a_used_id_with_other_content_is_refused(notary):
