@@ -21,6 +21,7 @@ from pathlib import Path
 from .files import FileLayer, write_all
 
 _ZEROS = bytes(1 << 17)
+_AT_FIRST_BYTES = 1 << 18
 
 
 class AppendFile:
@@ -68,7 +69,8 @@ class AppendFile:
         """
         fd = self._mended()
         if self._reserve and self.size + len(data) > self._room:
-            start, end = max(self._room, self.size), self.size + len(data) + self._reserve
+            ahead = min(self._reserve, _AT_FIRST_BYTES)  # the rest need not be waited for
+            start, end = max(self._room, self.size), self.size + len(data) + ahead
             if self._fill(fd, start, end):
                 self._room = end
         try:

@@ -15,12 +15,12 @@ Read next: subjects.py (the slots), payloads.py (reading).
 """
 
 import struct
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from isal.isal_zlib import crc32
 
 from .appendfile import AppendFile
 from .canonical import dumps_checked
@@ -41,6 +41,7 @@ _OVERHEAD_BYTES = 256  # of a record beside its payload, names of ours counted
 _SEGMENT = struct.Struct(">8sI")
 _RECORD = struct.Struct(">4sIII")
 _CRC = struct.Struct(">I")
+_AT_ONCE = 16
 RECORD_HEADER_BYTES = _RECORD.size + 4
 
 
@@ -92,20 +93,20 @@ def first_blob_segment(directory: Path) -> int:
 def format_blob_header(number: int) -> bytes:
     """The first 16 bytes of payload segment `number`."""
     head = _SEGMENT.pack(b"WBBLOB1\n", number)
-    return head + _CRC.pack(zlib.crc32(head))
+    return head + _CRC.pack(crc32(head))
 
 
 def format_record(meta: bytes, sealed: bytes) -> bytes:
     """A record; the inverse of `parse_record_header` and two reads."""
-    head = _RECORD.pack(RECORD_MAGIC, len(meta), len(sealed), zlib.crc32(sealed, zlib.crc32(meta)))
-    return b"".join((head, _CRC.pack(zlib.crc32(head)), meta, sealed))
+    head = _RECORD.pack(RECORD_MAGIC, len(meta), len(sealed), crc32(sealed, crc32(meta)))
+    return b"".join((head, _CRC.pack(crc32(head)), meta, sealed))
 
 
 def parse_record_header(raw: bytes) -> RecordHeader | None:
     """The header in the first 20 bytes of `raw`, or None if they are not one."""
     if len(raw) < RECORD_HEADER_BYTES or raw[:4] != RECORD_MAGIC:
         return None
-    if zlib.crc32(raw[: _RECORD.size]) != _CRC.unpack_from(raw, _RECORD.size)[0]:
+    if crc32(raw[: _RECORD.size]) != _CRC.unpack_from(raw, _RECORD.size)[0]:
         return None
     return RecordHeader(*_RECORD.unpack_from(raw)[1:])
 
@@ -173,7 +174,12 @@ class Blobs:
             # If we crash before the leaves follow: bytes that nothing vouches for, which recovery
             # cuts off. So slots and records may be synced side by side.
             slots, syncs = self._subjects.begin([payload.subject for payload in payloads])
-            records = self._records(payloads, slots)
+            records: list[bytes] = []
+            for start in range(0, len(payloads), _AT_ONCE):
+                if start:
+                    yield []
+                end = start + _AT_ONCE
+                records += self._records(payloads[start:end], slots[start:end])
             if self._file.size >= self._segment_bytes:
                 self._roll()
             yield [*syncs, self._file.begin(b"".join(records))]

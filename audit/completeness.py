@@ -101,7 +101,8 @@ class Completeness:
         if state.ahead or state.gaps:
             return False
         first, count = state.done + 1, len(numbers)
-        if sorted(numbers) != list(range(first, first + count)):
+        following = list(range(first, first + count))
+        if numbers != following and sorted(numbers) != following:
             return False
         state.done += count
         self.decisions += count

@@ -8,6 +8,8 @@ Read next: grammar.py, completeness.py, verify.py.
 
 import uuid
 from collections.abc import Sequence
+from itertools import chain, islice
+from operator import lt
 from typing import Any, NamedTuple
 
 import orjson
@@ -68,11 +70,13 @@ class ContentChecker:
             for leaf, event_id in enumerate(ids, first):
                 self._once(leaf, event_id)
         numbers = list(map(int, seqs))
-        for instance in dict.fromkeys(instances):
+        for instance in set(instances):
             places: Sequence[int] = range(len(ids))
+            own = numbers
             if instances.count(instance) < len(ids):
                 places = [place for place in places if instances[place] == instance]
-            name, own = instance.decode(), [numbers[place] for place in places]
+                own = [numbers[place] for place in places]
+            name = instance.decode()
             if not self.completeness.decisions_of(name, own):
                 for place in places:
                     self._numbered(first + place, name, numbers[place], int(times[place]))
@@ -178,20 +182,23 @@ class ContentChecker:
 
 
 class _Ids:
-    """The ids of decisions; the leaf of each is only looked for once one comes again."""
+    """The ids of decisions; the leaf of each is only looked for once one comes again.
+
+    While each is greater than the one before, as those of one gateway mostly are, none can have
+    come before, and no set of them is needed.
+    """
 
     def __init__(self) -> None:
-        self._known: set[bytes] = set()
+        self._known: set[bytes] | None = None
+        self._greatest = b""
         self._runs: list[tuple[int, tuple[bytes, ...]]] = []
         self._leaves: dict[bytes, int] = {}
         self._again = False
 
     def add(self, first: int, ids: tuple[bytes, ...]) -> bool:
         """Take the ids of leaves that follow one another; False, and none, if one is not new."""
-        before = len(self._known)
         if not self._again:
-            self._known.update(ids)
-            if len(self._known) == before + len(ids):
+            if self._all_new(ids):
                 self._runs.append((first, ids))
                 return True
             # From here on each is looked up: a log in which one comes twice is not worth haste.
@@ -199,6 +206,16 @@ class _Ids:
             for start, run in self._runs:
                 self._leaves.update(zip(run, range(start, start + len(run)), strict=True))
         return False
+
+    def _all_new(self, ids: tuple[bytes, ...]) -> bool:
+        if self._known is None:
+            if self._greatest < ids[0] and all(map(lt, ids, islice(ids, 1, None))):
+                self._greatest = ids[-1]
+                return True
+            self._known = set(chain.from_iterable(run for _, run in self._runs))
+        before = len(self._known)
+        self._known.update(ids)
+        return len(self._known) == before + len(ids)
 
     def leaf_of(self, event_id: bytes, leaf: int) -> int:
         """The leaf where this id was first, which is this one if it is new."""

@@ -81,6 +81,8 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
         write_all(OsFiles(), fd, data, 0)
         if durable:
             os.fsync(fd)
+        else:  # begin to: all at once, seconds later, would keep the disk from whoever syncs then
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError:
         temporary.unlink()
         raise

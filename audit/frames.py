@@ -22,11 +22,12 @@ Read next: wal.py (what may be cut, and who decides).
 """
 
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+from isal.isal_zlib import crc32
 
 from .tiles import format_bundle, parse_bundle
 
@@ -91,22 +92,22 @@ class Damage(NamedTuple):
 def format_segment_header(first: int) -> bytes:
     """The first 20 bytes of a segment."""
     head = _SEGMENT.pack(SEGMENT_MAGIC, first)
-    return head + _CRC.pack(zlib.crc32(head))
+    return head + _CRC.pack(crc32(head))
 
 
 def format_frame(first: int, entries: Sequence[bytes], watermark: Watermark) -> bytes:
     """The bytes of a group; `scan` reads them back."""
     body = format_bundle(entries)
-    crc = zlib.crc32(body)
+    crc = crc32(body)
     head = _FRAME.pack(FRAME_MAGIC, first, len(entries), len(body), *watermark, crc)
-    return b"".join((head, _CRC.pack(zlib.crc32(head)), body))
+    return b"".join((head, _CRC.pack(crc32(head)), body))
 
 
 def parse_header(raw: bytes) -> Header | None:
     """The header in the first 44 bytes of `raw`, or None if they are not one."""
     if len(raw) < FRAME_HEADER_BYTES or raw[:4] != FRAME_MAGIC:
         return None
-    if zlib.crc32(raw[: _FRAME.size]) != _CRC.unpack_from(raw, _FRAME.size)[0]:
+    if crc32(raw[: _FRAME.size]) != _CRC.unpack_from(raw, _FRAME.size)[0]:
         return None
     _, first, count, length, segment, offset, subjects, crc = _FRAME.unpack_from(raw)
     return Header(first, count, length, Watermark(segment, offset, subjects), crc)
@@ -176,7 +177,7 @@ def _read_frame(file: BinaryIO, raw: bytes, offset: int, first: int) -> Frame | 
     body = file.read(header.length)
     if len(body) != header.length:
         return Damage(offset, f"a body of {header.length} bytes", f"{len(body)} bytes")
-    if zlib.crc32(body) != header.body_crc:
+    if crc32(body) != header.body_crc:
         return Damage(offset, "a body with a matching checksum", "a different checksum")
     end = offset + FRAME_HEADER_BYTES + header.length
     return Frame(offset, end, header.first, header.count, header.watermark, body)

@@ -2,8 +2,9 @@ r"""What the canonical bytes of a decision look like, as one regular expression.
 
 Parsing a record and writing it again, to see whether its bytes are the canonical ones, takes longer
 than all of its hashing. But the fields of a decision are known, and their order; so nearly every
-one can be told by its form alone, in one pass that builds no values. What stands before the id is
-the same in many of them: a head that was matched once is compared, and only the rest is matched.
+one can be told by its form alone, in one pass that builds no values. Many share what their gateway
+says once: of a kind that was seen, what stands before the id is compared, and in the rest the
+shared values are looked for as they stood.
 Rule: it matches only bytes that are canonical, have exactly a decision's fields, an id, an
 instance, a number from 1 and a time that are well-formed. A decision may be all that and not match
 (an older schema, text beyond ASCII or with escapes, counts of two labels, numbers from 10^15); then
@@ -13,16 +14,20 @@ Read next: contents.py.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
+import orjson
+
+from .canonical import dumps
 from .events import Decision
+from .form import SHARED
 
 __all__ = ["DecisionForms"]
 
-_KEPT_HEADS = 8
+_KEPT_KINDS = 16
 _Said = tuple[bytes, ...]
 
 _TEXT = r'"[ !#-\[\]-~]*+"'
@@ -46,46 +51,67 @@ _FORMS = {
 }
 
 
-def _patterns() -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-    """A whole decision, and what of it begins with the id."""
+_NAMES = sorted({field.name for field in fields(Decision)} | set(_FORMS))
+_AT_ID = _NAMES.index("id")
+
+
+def _pattern(names: Sequence[str], like: Mapping[str, Any] | None = None) -> str:
+    """These fields one after another.
+
+    With `like`, the shared ones as they stand there, and others missing only where they are.
+    """
     kinds = {field.name: field.type for field in fields(Decision)}
-    names = sorted({*kinds, *_FORMS})
-    parts = [f'"{name}":{_FORMS.get(name) or _KINDS[kinds[name]]}' for name in names]
-    rest = ",".join(parts[names.index("id") :]) + r"\}"
-    head = ",".join(parts[: names.index("id")])
-    return re.compile(rf"\{{{head},{rest}".encode()), re.compile(rest.encode())
+    parts = []
+    for name in names:
+        form = _FORMS.get(name) or _KINDS[kinds[name]]
+        if like is not None and name not in _FORMS:
+            if name in SHARED or like[name] is None:
+                form = re.escape(dumps(like[name]).decode())
+            elif type(like[name]) is str:
+                form = _TEXT
+        parts.append(f'"{name}":{form}')
+    return ",".join(parts)
 
 
-_WHOLE, _REST = _patterns()
+_WHOLE = re.compile(rf"\{{{_pattern(_NAMES)}\}}".encode())
+
+
+class _Kind(NamedTuple):
+    """Decisions that agree in what a gateway says once (form.py): their head, and the rest."""
+
+    head: bytes
+    rest: Callable[[bytes, int], "re.Match[bytes] | None"]
 
 
 class DecisionForms:
-    """Tells decisions by their form; remembers a few heads."""
+    """Tells decisions by their form; learns a few kinds of them, and looks at less of those."""
 
     def __init__(self) -> None:
-        self._heads: list[bytes] = []
+        self._kinds: list[_Kind] = []
 
     def match(self, entries: Sequence[bytes]) -> list[_Said | None]:
         """For each entry its id, instance, seq and time_us as they stand there; None = parse it."""
-        heads, rest = self._heads, _REST.fullmatch
-        head = heads[0] if heads else b""
-        if head and all([entry.startswith(head) for entry in entries]):  # noqa: C419  twice as quick
-            forms = list(map(rest, entries, repeat(len(head))))
-            return [None if form is None else form.groups() for form in forms]
-        found: list[_Said | None] = []
-        for entry in entries:
-            for head in heads:
-                if entry.startswith(head):
-                    form = rest(entry, len(head))
-                    break
-            else:
-                form = self._whole(entry)
-            found.append(None if form is None else form.groups())
-        return found
+        if self._kinds:
+            head, rest = self._kinds[0]
+            if all([entry.startswith(head) for entry in entries]):  # noqa: C419  twice as quick
+                forms = list(map(rest, entries, repeat(len(head))))
+                if None not in forms:
+                    return [form.groups() for form in forms if form is not None]
+        return [self._said(entry) for entry in entries]
 
-    def _whole(self, entry: bytes) -> re.Match[bytes] | None:
+    def _said(self, entry: bytes) -> _Said | None:
+        for head, rest in self._kinds:
+            if entry.startswith(head):
+                form = rest(entry, len(head))
+                if form is not None:
+                    return form.groups()
         form = _WHOLE.fullmatch(entry)
-        if form is not None:
-            self._heads.insert(0, entry[: form.start("id") - len('"id":"')])
-            del self._heads[_KEPT_HEADS:]
-        return form
+        if form is None:
+            return None
+        if len(self._kinds) < _KEPT_KINDS:
+            self._learn(entry, entry[: form.start("id") - len('"id":"')])
+        return form.groups()
+
+    def _learn(self, entry: bytes, head: bytes) -> None:
+        rest = _pattern(_NAMES[_AT_ID:], orjson.loads(entry))
+        self._kinds.insert(0, _Kind(head, re.compile(rf"{rest}\}}".encode()).fullmatch))

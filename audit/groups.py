@@ -1,13 +1,15 @@
 """The notary's writing: takes what has queued, writes it as one group, goes on.
 
 Rule 1: natural batching: what queued while one group was made durable is the next. All of it runs
-on the event loop, in steps that wait for nothing; only syncing takes time, and the kernel does that
-(syncer.py). So no thread and no lock stands between a record and its acknowledgement.
+on the event loop, in short steps that wait for nothing, with a turn for others between them; only
+syncing takes time, and another process does that (syncer.py). So no thread and no lock stands
+between a record and its acknowledgement.
 Rule 2: whatever would wait goes to one thread: a group for which no room is ready, a large one, one
-after a fault, every one where the kernel cannot sync by itself; and having room ready.
+after a fault, every one while there is no such process; and having room ready.
 Rule 3: in a crowd, a fast disk would make groups of two or three, and a group costs the processor
 more than a record. So while many callers are on their way to an append (`expected`), they get a
-few turns of the loop to come. Nobody waits for a "bounded" append, so before it there is a pause.
+few turns of the loop to come. Nobody waits for a "bounded" append, so before it there is a pause,
+unless many have come: a large group takes long.
 Rule 4: a group that fails tells its appenders, and the next group is tried.
 Rule 5: an append that was acknowledged before it was written ("bounded") is never given up: when
 its group fails, it stands first in the next one.
@@ -19,20 +21,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from .errors import AuditError, LogUnavailable
 from .log import Log, Record
 from .receipts import Durability, Told
 from .steps import Steps
-from .syncer import Syncer, open_syncer
+from .syncer import Syncer
 
 _GROUP_ENTRIES = 1024
 _GROUP_BYTES = 4 << 20
-_AT_ONCE_BYTES = 1 << 18
+_AT_ONCE_BYTES = 1 << 19
 _AGAIN_S = 0.2
 _CROWD = 8
+_PLENTY = 100
 _TURNS = 3
 _LINGER_S = 0.025
 _T = TypeVar("_T")
@@ -66,7 +68,7 @@ class GroupWriter:
     Args:
         loop: where all of it runs.
         log: where they go; nobody else may append to it.
-        directory: where it lies.
+        syncer: syncs its files; closed with this.
         resolve: called with stored appends and their leaf indexes.
         reject: called with the appends of a failed group, and the error.
 
@@ -78,7 +80,7 @@ class GroupWriter:
         self,
         loop: asyncio.AbstractEventLoop,
         log: Log,
-        directory: Path,
+        syncer: Syncer,
         resolve: Callable[[list[tuple[int, Pending]]], None],
         reject: Callable[[list[Pending], AuditError], None],
     ) -> None:
@@ -96,7 +98,7 @@ class GroupWriter:
         self._pause: asyncio.TimerHandle | None = None
         self._turns = 0
         self._filling = 0
-        self._syncer = open_syncer(loop, directory / "lock")
+        self._syncer = syncer
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit-writer")
 
     @property
@@ -134,8 +136,7 @@ class GroupWriter:
     def shutdown(self) -> None:
         """End the thread."""
         self._stop_waiting()
-        if self._syncer is not None:
-            self._syncer.close()
+        self._syncer.close()
         self._thread.shutdown()
 
     # --- one group ----------------------------------------------------------------------------
@@ -196,7 +197,7 @@ class GroupWriter:
 
         steps = self._log.steps(records, on_written)
         small = sum(map(_size, group)) <= _AT_ONCE_BYTES
-        if self._syncer is not None and small and self._log.ready(records):
+        if self._syncer.ready and small and self._log.ready(records):
             self._advance(steps, self._syncer)
         else:
             self._in_thread(lambda: self._log.finish(steps), self._wrote)
@@ -214,6 +215,9 @@ class GroupWriter:
 
     def _sync(self, steps: Steps[int], syncs: list[int], syncer: Syncer) -> None:
         """Have files synced side by side; the last one to end goes on with the group."""
+        if not syncs:  # a turn for others
+            self._loop.call_soon(self._advance, steps, syncer)
+            return
         left, failed = len(syncs), None
 
         def told(error: OSError | None) -> None:
@@ -249,8 +253,8 @@ class GroupWriter:
     def _go_on(self) -> None:
         """Begin the next group at once if somebody waits for it, else after a pause."""
         self._busy = False
-        if self._awaited:
-            self._turns = _TURNS
+        if self._awaited or (len(self._queue) >= _PLENTY and not self._again):
+            self._turns = _TURNS if self._awaited else 0
             self._turn = self._loop.call_soon(self._begin)
         elif self._pause is None and (self._queue or self._again):
             self._turns = 0
@@ -293,9 +297,8 @@ class GroupWriter:
 
 
 def _size(pending: Pending) -> int:
-    data, payloads = pending.record
-    size = len(data)
-    for payload in payloads:
+    size = len(pending.record.data)
+    for payload in pending.record.payloads:
         size += len(payload.data)
     return size
 

@@ -24,6 +24,7 @@ from .blobs import Blobs, Payload
 from .errors import AuditError, LogDamaged, LogLocked, NoteError
 from .files import FileLayer, OsFiles, make_directory
 from .frames import Watermark
+from .fresh import Stored
 from .keys import Keyring
 from .marker import Position
 from .note import Checkpoint, Signer, VerifierKey
@@ -35,10 +36,11 @@ from .wal import SEGMENT_BYTES, Wal
 
 
 class Record(NamedTuple):
-    """An entry and the payloads that must be durable before it."""
+    """An entry, the payloads that must be durable before it, and its hash if that is known."""
 
     data: bytes
     payloads: tuple[Payload, ...] = ()
+    leaf: bytes = b""
 
 
 class Log:
@@ -174,13 +176,17 @@ class Log:
             yield from self._blobs.steps(payloads)
         entries = [record.data for record in records]
         try:
-            return (yield from self._wal.steps(entries, self._blobs.watermark, on_written))
+            first, bundle = yield from self._wal.steps(entries, self._blobs.watermark, on_written)
         except AuditError:
             # A frame that could not be cut off may come back after a crash, and then needs its
             # payloads; otherwise they are orphans.
             if self._wal.mended:
                 self._blobs.roll_back(before)
             raise
+        leaves = [record.leaf for record in records]
+        if all(leaves):
+            self._publisher.fresh.add(Stored(first, entries, leaves, bundle))
+        return first
 
     def destroy(self, subject: str) -> bool:
         """Destroy a subject's data keys (writer's thread); whether it had any."""
@@ -219,6 +225,10 @@ class Log:
             LogUnavailable, LogDamaged: as `publish`.
         """
         self._publisher.prepare(self._wal.position)
+
+    def pause_with(self, pause: Callable[[], None]) -> None:
+        """Have `prepare` and `publish` call this between pieces of work; see Publisher."""
+        self._publisher.pause = pause
 
     def publish(self) -> Checkpoint:
         """Sign a checkpoint of everything durable.

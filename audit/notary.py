@@ -3,9 +3,9 @@
 Rules:
 1. Natural batching: an idle notary writes at once; what arrives while one fdatasync runs is the
    next group. No timer delays an append.
-2. Groups are written on the event loop and synced by the kernel (groups.py); one thread signs
-   checkpoints and, between them, prepares the next one. Whoever waits for a group is told in one
-   callback of the loop.
+2. Groups are written on the event loop and synced by another process (groups.py); one thread signs
+   checkpoints and, between them, prepares the next one, in short pieces, since the loop cannot go
+   on meanwhile. Whoever waits for a group is told in one callback of the loop.
 3. A group fails as a whole with LogUnavailable, and nothing in it was acknowledged. The next
    append tries again: there is no broken state that needs a restart.
 4. An append that was cancelled is written all the same: its sequence number leaves no gap.
@@ -20,6 +20,7 @@ reader.py (reading there).
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -52,6 +53,7 @@ from .receipts import (
     Told,
 )
 from .record import encode, subject_of
+from .syncer import Syncer
 from .wal import SEGMENT_BYTES, RecoveryReport
 
 __all__ = ["Durability", "Notary", "Receipt"]
@@ -59,6 +61,8 @@ __all__ = ["Durability", "Notary", "Receipt"]
 _LOGGER = logging.getLogger("weighbridge.audit")
 _T = TypeVar("_T")
 _PREPARE_ENTRIES = 512
+_PAUSE_S = 5e-5
+_SYNCER_S = 1.0
 _NO_PAYLOADS: Mapping[str, bytes] = {}
 
 
@@ -80,6 +84,7 @@ class Notary:
         self,
         log: Log,
         directory: Path,
+        syncer: Syncer,
         *,
         origin: str,
         durability: Durability,
@@ -94,7 +99,7 @@ class Notary:
         self._max_pending = max_pending
         self._bound_s = bound_s
         self._loop = asyncio.get_running_loop()
-        self._groups = GroupWriter(self._loop, log, directory, self._resolve, self._reject)
+        self._groups = GroupWriter(self._loop, log, syncer, self._resolve, self._reject)
         self._signer = ThreadPoolExecutor(1, thread_name_prefix="audit-signer")
         self._closed = False
         self._due = asyncio.Event()
@@ -144,12 +149,23 @@ class Notary:
         Raises:
             LogLocked, LogDamaged, LogUnavailable: see Log.open.
         """
-        log = await asyncio.to_thread(
-            Log.open, directory, keyring, origin=origin, files=files, segment_bytes=segment_bytes
-        )
+        syncer = Syncer(asyncio.get_running_loop())
+        try:
+            log = await asyncio.to_thread(
+                Log.open,
+                directory,
+                keyring,
+                origin=origin,
+                files=files,
+                segment_bytes=segment_bytes,
+            )
+        except BaseException:  # re-raised: only its process must not be left
+            syncer.close()
+            raise
         notary = cls(
             log,
             directory,
+            syncer,
             origin=origin,
             durability=durability,
             max_pending=max_pending,
@@ -160,9 +176,12 @@ class Notary:
             _LOGGER.warning("recovered the log: cut a torn tail, %s", log.recovered.cut)
         try:
             await notary._in_signer(notary._seed_recent)
+            await syncer.started(_SYNCER_S)
         except BaseException:  # re-raised: only the lock must not stay taken
+            syncer.close()
             log.close()
             raise
+        log.pause_with(lambda: time.sleep(_PAUSE_S))
         notary._checkpoint_entries = checkpoint_entries
         notary._publishing = asyncio.create_task(notary._publish_regularly(checkpoint_interval_s))
         return notary
@@ -297,7 +316,7 @@ class Notary:
     ) -> None:
         """Queue an event that is not stored yet."""
         durability = durability or self._durability
-        record = Record(data, payloads)
+        record = Record(data, payloads, leaf)
         if durability == "bounded" and self._groups.behind() < self._bound_s:
             promise = Receipt(self._origin, PROMISED, leaf)
             if event_id:

@@ -5,9 +5,10 @@ what follows was never acknowledged. Reports to a Collector.
 Read next: verify.py.
 """
 
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
+
+from isal.isal_zlib import crc32
 
 from .blobs import (
     RECORD_HEADER_BYTES,
@@ -24,6 +25,7 @@ from .seals import damaged_keys, is_erased
 from .subjects import DESTROYED, SLOT_BYTES, parse_slot, slots_path
 
 _STEP = 9
+_READ_BYTES = 1 << 18
 
 
 def check_payload_files(
@@ -81,7 +83,7 @@ def _check_segment(
             file=name,
             offset=size,
         )
-    with path.open("rb") as file:
+    with path.open("rb", buffering=_READ_BYTES) as file:
         if file.read(SEGMENT_HEADER_BYTES) != format_blob_header(number):
             found.problem(_STEP, "its header is damaged", file=name, offset=0)
         offset = SEGMENT_HEADER_BYTES
@@ -91,14 +93,15 @@ def _check_segment(
                 return  # room that was reserved and not cut off
             header = parse_record_header(raw)
             body = b"" if header is None else file.read(header.meta_bytes + header.sealed_bytes)
-            if header is None or zlib.crc32(body) != header.crc:
+            if header is None or crc32(body) != header.crc:
                 found.problem(_STEP, "a payload is damaged", file=name, offset=offset)
                 if header is None:
                     return
             found.count("payloads")
-            if header is not None and slot_of(body[: header.meta_bytes]) in dead:
-                found.count("erased payloads")
-            offset = file.tell()
+            if header is not None:
+                offset += RECORD_HEADER_BYTES + len(body)
+                if dead and slot_of(body[: header.meta_bytes]) in dead:
+                    found.count("erased payloads")
 
 
 def _check_slots(directory: Path, count: int, found: Collector) -> set[int]:

@@ -5,11 +5,11 @@ last walk ended; a payload whose subject was erased is None, one that does not o
 Read next: blobs.py (the format), reader.py (who offers this).
 """
 
-import zlib
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from cryptography.exceptions import InvalidTag
+from isal.isal_zlib import crc32
 
 from .blobs import (
     RECORD_HEADER_BYTES,
@@ -116,7 +116,7 @@ class Payloads:
             if header is None or tuple(header) != tuple(place[2:]):
                 return None
             raw = file.read(header.meta_bytes + header.sealed_bytes)
-        return raw if zlib.crc32(raw) == place.crc else None
+        return raw if crc32(raw) == place.crc else None
 
     def _open(self, keyring: Keyring, meta: bytes, sealed: bytes) -> bytes | None:
         number = slot_of(meta)

@@ -1,8 +1,9 @@
 """From the write-ahead log to what the world can check: tiles, and a signed checkpoint.
 
 Rules:
-1. It reads back what is durable and committed, never what is about to be: a checkpoint cannot
-   cover a record that a crash could take away.
+1. It takes what is durable and committed, never what is about to be: a checkpoint cannot cover a
+   record that a crash could take away. What the writer still has at hand (fresh.py) is not read
+   back.
 2. It never signs a tree that does not extend the last tree it signed: it continues from tiles
    whose root equals the signed one, or rebuilds them from the log and compares.
 3. The order is tiles, then checkpoint. If we crash between, the tiles are a little ahead, which
@@ -11,6 +12,7 @@ Used by one thread, which need not be the writer's.
 Read next: log.py.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from .boundary import first_leaf, read_boundary
@@ -18,6 +20,7 @@ from .cosignature import with_signatures
 from .cursor import WalCursor
 from .errors import LogDamaged, LogUnavailable, NoteError
 from .files import make_directory, replace_file
+from .fresh import Fresh
 from .marker import Position
 from .note import Checkpoint, Signer, VerifierKey, split_note
 from .rotation import KeyChain, rotation_path, rotation_text
@@ -69,6 +72,9 @@ class Publisher:
     Attributes:
         signed: the last signed checkpoint, None before the first.
         rebuilt: whether tiles had to be made anew from the log.
+        fresh: what the writer has just made durable.
+        pause: called between pieces of work of some tens of microseconds; where an event loop wants
+            the interpreter too, it should sleep.
     """
 
     def __init__(self, directory: Path, signer: Signer, signed: Checkpoint | None) -> None:
@@ -78,6 +84,8 @@ class Publisher:
         self._tiles: TileBuilder | None = None
         self.signed = signed
         self.rebuilt = False
+        self.fresh = Fresh()
+        self.pause: Callable[[], None] = lambda: None
 
     def prepare(self, upto: Position) -> None:
         """Take in the first `upto.leaves` leaves without signing them.
@@ -149,9 +157,11 @@ class Publisher:
 
     def _feed(self, tiles: TileBuilder, upto: Position, stop: int | None = None) -> None:
         stop = upto.leaves if stop is None else stop
-        self._cursor.seek(tiles.size)
+        while (group := self.fresh.take(tiles.size, stop)) is not None:
+            tiles.extend(group.entries, group.bundle, group.leaves)
         if tiles.size == stop:
             return
+        self._cursor.seek(tiles.size)
         for frame in self._cursor.frames(upto):
             if frame.first == tiles.size and frame.first + frame.count <= stop:
                 tiles.extend(frame.entries(), frame.body)
@@ -191,7 +201,12 @@ class Publisher:
         return tiles
 
     def _builder(self) -> TileBuilder:
-        return TileBuilder(lambda tile, data: write_tile(self._directory, tile, data))
+        return TileBuilder(
+            lambda tile, data: write_tile(self._directory, tile, data), pause=self._pause
+        )
+
+    def _pause(self) -> None:
+        self.pause()
 
     def _write_edge(self, tiles: TileBuilder) -> None:
         for tile, data in tiles.edge():

@@ -29,7 +29,6 @@ import base64
 import binascii
 import os
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha256
@@ -41,6 +40,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
+from isal.isal_zlib import crc32
 
 from .canonical import loads
 from .errors import LogDamaged, PayloadDamaged
@@ -124,7 +124,7 @@ class Seals:
             make_directory(self._path.parent, mode=0o700)
             nonce = self._keyring.random(_NONCE_BYTES)
             made = self._crypt(nonce, self._keyring.random(ROOTS * _KEY_BYTES))
-            head = _MAGIC + nonce + _CRC.pack(zlib.crc32(nonce))
+            head = _MAGIC + nonce + _CRC.pack(crc32(nonce))
             replace_file(self._path, head + made + _crcs(made), mode=0o600)
         # If we crash here, the roots are there, and the next start makes the folder.
         make_directory(folder, mode=0o700)
@@ -297,7 +297,7 @@ class Seals:
         )
         nonce = self._keyring.random(_NONCE_BYTES)
         rest = head + nonce + self._aead.encrypt(nonce, raw, head + root.to_bytes(2, "big"))
-        return _PUNCTURED + _CRC.pack(zlib.crc32(rest)) + rest
+        return _PUNCTURED + _CRC.pack(crc32(rest)) + rest
 
     # --- files --------------------------------------------------------------------------------
 
@@ -310,7 +310,7 @@ class Seals:
         fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
             # Written also where it is zero already: the new time tells other processes.
-            crc = _CRC.pack(zlib.crc32(_NO_KEY))
+            crc = _CRC.pack(crc32(_NO_KEY))
             os.pwrite(fd, crc, _CRCS_AT + root * _CRC.size)
             os.pwrite(fd, _NO_KEY, _ROOTS_AT + root * _KEY_BYTES)
             os.fsync(fd)
@@ -329,7 +329,7 @@ def _nonce_in(raw: bytes) -> bytes | None:
     nonce = raw[len(_MAGIC) : len(_MAGIC) + _NONCE_BYTES]
     whole = len(raw) == _FILE_BYTES and raw.startswith(_MAGIC)
     crc = raw[_ROOTS_AT - _CRC.size : _ROOTS_AT]
-    return nonce if whole and crc == _CRC.pack(zlib.crc32(nonce)) else None
+    return nonce if whole and crc == _CRC.pack(crc32(nonce)) else None
 
 
 def damaged_keys(directory: Path) -> Iterator[tuple[Path, int]]:
@@ -397,7 +397,7 @@ def _whole(file: Path) -> _Marks | None:
     rest = raw[len(_PUNCTURED) + _CRC.size :]
     if raw[: len(_PUNCTURED)] != _PUNCTURED or len(rest) < _COUNT.size:
         return None
-    if _CRC.unpack_from(raw, len(_PUNCTURED))[0] != zlib.crc32(rest):
+    if _CRC.unpack_from(raw, len(_PUNCTURED))[0] != crc32(rest):
         return None
     end = _COUNT.size + _COUNT.unpack_from(rest)[0] * _MARK_BYTES
     marks = [
@@ -408,10 +408,8 @@ def _whole(file: Path) -> _Marks | None:
 
 
 def _crcs(stored: bytes) -> bytes:
-    return b"".join(
-        _CRC.pack(zlib.crc32(stored[at : at + _KEY_BYTES]))
-        for at in range(0, len(stored), _KEY_BYTES)
-    )
+    keys = [crc32(key) for (key,) in struct.iter_unpack(f"{_KEY_BYTES}s", stored)]
+    return struct.pack(f">{len(keys)}I", *keys)
 
 
 def _settle(file: Path) -> None:

@@ -2,7 +2,8 @@
 
 Rule: a generator of `Steps` writes, then yields the descriptors whose sync makes that durable. Its
 driver syncs them all and goes on with `next`, or throws the OSError in; then the generator takes
-back what it wrote, and raises. One that was begun is driven to its end.
+back what it wrote, and raises. One that was begun is driven to its end. Within long work it yields
+no descriptor: whoever drives it on an event loop may let others have their turn.
 Read next: log.py (what is written so), groups.py (who drives it on an event loop).
 """
 

@@ -1,38 +1,68 @@
-"""fdatasync without a thread: Linux's asynchronous IO, its completions told by the event loop.
+"""fdatasync without a thread: a small process beside this one syncs, and the event loop is told.
 
-A sync in a thread costs two changes of threads and, beside a busy event loop, milliseconds of
-waiting for the interpreter lock. The kernel does it on a worker of its own and raises an eventfd.
-Rule: `open_syncer` gives None where the kernel or the sandbox has no such thing; then whoever asked
-syncs in a thread. Every sync that was begun calls back once, on the loop, unless `close` comes
-first.
-Source: io_submit(2), IOCB_CMD_FDSYNC (Linux 4.18), through the library caio.
+A sync in a thread needs the interpreter again when it ends, which a busy loop keeps for up to five
+milliseconds. Linux's asynchronous IO (io_submit) does it on a kernel worker that is bound to the
+processor which asked, and beside a busy loop that worker gets its turn at the next tick: 4 ms where
+a sync takes 0.2. Another process runs wherever there is room: ADR 0019.
+Rule 1: a descriptor travels with each request (SCM_RIGHTS): it is the same open file, so an error
+of its earlier writes is told here, once, as to us.
+Rule 2: every sync that was begun calls back once, on the loop, unless `close` comes first. When the
+process ends before it answered, the sync failed; another process is started.
+Rule 3: until it has said that it is there, or where none can be started, `ready` is false, and
+whoever asks syncs in a thread.
+Read next: sync_process.py (the other end), groups.py (who asks).
 """
 
 import asyncio
 import errno
 import logging
 import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
-linux_aio: Any = None
-with suppress(ImportError):  # another system
-    from caio import linux_aio
+from . import sync_process
+from .sync_process import ANSWERED, ASKED
+
+__all__ = ["Done", "Syncer"]
 
 _LOGGER = logging.getLogger("weighbridge.audit")
-_AT_ONCE = 16
+_AGAIN_S = 5.0
+_END_S = 1.0
 
 Done = Callable[[OSError | None], None]
 
 
 class Syncer:
-    """The asynchronous syncs of one event loop. Make it with `open_syncer`."""
+    """The asynchronous syncs of one event loop, on which it must be made.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, context: Any) -> None:
+    Attributes:
+        ready: whether `fdatasync` may be called.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._context = context
-        self._loop.add_reader(context.fileno, self._completed)
+        self._waiting: dict[int, Done] = {}
+        self._number = 0
+        self._socket: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._closed = False
+        self.ready = False
+        self._here = asyncio.Event()
+        self._start()
+
+    async def started(self, timeout_s: float) -> bool:
+        """Wait until the process is there, at most so long; whether it is."""
+        if self._socket is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._here.wait()
+        return self.ready
 
     def fdatasync(self, fd: int, done: Done) -> None:
         """Make the data of `fd` durable; `done` is told the error, or None.
@@ -40,70 +70,90 @@ class Syncer:
         Raises:
             OSError: it could not even be begun.
         """
-        operation = linux_aio.Operation.fdsync(fd)
-
-        def told(_: object) -> None:
-            try:
-                operation.get_value()
-            except OSError as error:
-                done(error)
-            else:
-                done(None)
-
-        operation.set_callback(told)
-        try:
-            taken = self._context.submit(operation)
-        except ValueError as exc:  # the library's word for EINVAL and EBADF
-            raise OSError(errno.EINVAL, str(exc)) from exc
-        if taken != 1:
-            raise OSError(errno.EAGAIN, "the kernel takes no more asynchronous syncs")
+        if self._socket is None:
+            raise OSError(errno.EIO, "the process that syncs is gone")
+        self._number = self._number % 0xFFFFFFFF + 1
+        socket.send_fds(self._socket, [ASKED.pack(self._number)], [fd])
+        self._waiting[self._number] = done
 
     def close(self) -> None:
-        """Listen no more; what is under way goes on in the kernel, and nobody is told."""
-        self._loop.remove_reader(self._context.fileno)
+        """Listen no more; what is under way goes on, and nobody is told."""
+        self._closed = True
+        self._waiting.clear()
+        self._hang_up()
 
-    def _completed(self) -> None:
-        with suppress(BlockingIOError):  # the count was taken with an earlier completion
-            self._context.poll()
-        while self._context.process_events():
-            pass
+    def _start(self) -> None:
+        self._started = time.monotonic()
+        with ExitStack() as undo:
+            try:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                undo.callback(ours.close)
+                with theirs:
+                    self._process = _spawn(theirs.fileno())
+            except OSError as exc:
+                _LOGGER.info("the log syncs in a thread: no process could be started (%s)", exc)
+                return
+            undo.pop_all()
+        ours.setblocking(False)
+        self._socket = ours
+        self._loop.add_reader(ours.fileno(), self._answered)
+
+    def _answered(self) -> None:
+        while self._socket is not None:
+            try:
+                raw = self._socket.recv(ANSWERED.size)
+            except BlockingIOError:
+                return
+            except OSError:
+                raw = b""
+            if not raw:
+                self._lost()
+                return
+            number, code = ANSWERED.unpack(raw)
+            if number == 0:
+                self.ready = True
+                self._here.set()
+            elif (done := self._waiting.pop(number, None)) is not None:
+                done(OSError(code, os.strerror(code)) if code else None)
+
+    def _lost(self) -> None:
+        """The process ended. What it had not answered failed, and is tried again with another."""
+        self._hang_up()
+        _LOGGER.warning("the process that syncs the log ended")
+        waiting, self._waiting = self._waiting, {}
+        if time.monotonic() - self._started > _AGAIN_S:
+            self._start()
+        else:
+            self._loop.call_later(_AGAIN_S, self._start_again)
+        for done in waiting.values():
+            done(OSError(errno.EIO, "the process that syncs ended"))
+
+    def _start_again(self) -> None:
+        if not self._closed and self._socket is None:
+            self._start()
+
+    def _hang_up(self) -> None:
+        self.ready = False
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):  # its disk hangs; it ends when that does
+                self._process.wait(_END_S)
+            self._process = None
 
 
-def open_syncer(loop: asyncio.AbstractEventLoop, path: str | os.PathLike[str]) -> Syncer | None:
-    """A syncer for files beside `path`; None where there cannot be one.
-
-    Args:
-        loop: which is told.
-        path: a file on the file system in question, to try it with.
-    """
-    if linux_aio is None:
-        return None
-    try:
-        context = linux_aio.Context(max_requests=_AT_ONCE)
-        _try_out(context, path)
-        return Syncer(loop, context)
-    except (OSError, ValueError, SystemError, NotImplementedError) as exc:
-        _LOGGER.info("the log syncs in a thread: no asynchronous IO here (%s)", exc)
-        return None
-
-
-def _try_out(context: Any, path: str | os.PathLike[str]) -> None:
-    """Sync once and wait for it.
+def _spawn(fd: int) -> subprocess.Popen[bytes]:
+    """Start the program on an inherited socket.
 
     Raises:
-        OSError: the kernel, the sandbox or the file system does not do it.
+        OSError: the system or the sandbox does not allow it.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        operation = linux_aio.Operation.fdsync(fd)
-        if context.submit(operation) != 1:
-            raise OSError(errno.EAGAIN, "nothing was submitted")
-        context.process_events(1, 1, 10)
-        operation.get_value()
-        with suppress(BlockingIOError):
-            context.poll()
-    finally:
-        os.close(fd)
-
-
-__all__ = ["Done", "Syncer", "open_syncer"]
+    return subprocess.Popen(  # noqa: S603  our own program
+        [sys.executable, "-IS", str(Path(sync_process.__file__)), str(fd)],
+        pass_fds=(fd,),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )

@@ -22,6 +22,7 @@ from .merkle import Frontier, complete_root, leaf_hashes
 WIDTH = 256
 HASH_BYTES = 32
 _LENGTH = struct.Struct(">H")
+_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,7 @@ class TileBuilder:
     Args:
         full: called with every tile and bundle that fills up, and its bytes.
         bundle: called with full bundles in place of `full`, with their bytes in pieces.
+        pause: called between pieces of work of some tens of microseconds.
 
     Attributes:
         size: how many leaves it has taken.
@@ -179,8 +181,11 @@ class TileBuilder:
         self,
         full: Callable[[Tile, bytes], None],
         bundle: Callable[[Tile, Sequence[bytes]], None] | None = None,
+        pause: Callable[[], None] | None = None,
     ) -> None:
         self._full = full
+        self._pause = pause or (lambda: None)
+        self._at_once = WIDTH if pause is None else _AT_ONCE
         self._full_bundle = bundle or (lambda tile, pieces: full(tile, b"".join(pieces)))
         self.size = 0
         self._bundle: list[bytes] = []  # pieces of the bundle that is filling up
@@ -202,25 +207,33 @@ class TileBuilder:
         """Take the next entry; see `extend`."""
         self.extend([entry])
 
-    def extend(self, entries: Sequence[bytes], bundle: bytes | None = None) -> None:
+    def extend(
+        self,
+        entries: Sequence[bytes],
+        bundle: bytes | None = None,
+        leaves: Sequence[bytes] | None = None,
+    ) -> None:
         """Take the next entries. What the sink raises leaves this builder spoilt.
 
         Args:
             entries: any number.
             bundle: `format_bundle(entries)`, where the caller has it already.
+            leaves: their hashes, likewise.
 
         Cost: two hashes an entry, those of the nodes when their tile is full.
         """
         bundle = format_bundle(entries) if bundle is None else bundle
         start, offset, row = 0, 0, self._rows[0]
         while start < len(entries):
-            piece = entries[start : start + WIDTH - len(row)]
+            piece = entries[start : start + min(WIDTH - len(row), self._at_once)]
+            row += leaf_hashes(piece) if leaves is None else leaves[start : start + len(piece)]
             start += len(piece)
-            row += leaf_hashes(piece)
             self.size += len(piece)
             end = len(bundle) if start == len(entries) else offset + _bundle_bytes(piece)
             self._bundle.append(bundle[offset:end])
             offset = end
+            if leaves is None:
+                self._pause()
             if len(row) == WIDTH:
                 self._full_bundle(Tile(-1, self.size // WIDTH - 1, WIDTH), self._bundle)
                 self._bundle.clear()
@@ -265,10 +278,17 @@ class TileBuilder:
         """Hand out the full tile of this level, and put its root into the one above."""
         row, above = self._row(level), self._row(level + 1)
         self._full(Tile(level, (self.size >> 8 * (level + 1)) - 1, WIDTH), b"".join(row))
-        above.append(complete_root(row))
+        above.append(self._root(row))
         row.clear()
         if len(above) == WIDTH:
             self._close(level + 1)
+
+    def _root(self, row: Sequence[bytes]) -> bytes:
+        parts = []
+        for start in range(0, len(row), self._at_once):
+            parts.append(complete_root(row[start : start + self._at_once]))
+            self._pause()
+        return complete_root(parts)
 
 
 def write_tile(directory: Path, tile: Tile, data: bytes) -> None:

@@ -57,6 +57,7 @@ class TreeChecker:
         self._roots: dict[int, bytes] = {0: EMPTY_ROOT}
         self._wanted = {c.size for c in (signed, earlier, *cosigned, *kept) if c is not None}
         self._first = 0 if boundary is None else boundary.first_leaf
+        self._read = bytearray()
         self._turns = rotation_sizes(directory)
         self._kept_places = set().union(*map(edge_places, self._turns))
         if boundary is not None:
@@ -179,8 +180,23 @@ class TreeChecker:
         """Whether a file holds these bytes and no others."""
         if name not in self._files:
             return False
-        with suppress(FileNotFoundError), open(f"{self._directory}/{name}", "rb") as file:  # noqa: PTH123
-            return all(file.read(len(piece)) == piece for piece in pieces) and not file.read(1)
+        size = sum(map(len, pieces))
+        with (
+            suppress(FileNotFoundError),
+            open(f"{self._directory}/{name}", "rb", buffering=0) as file,  # noqa: PTH123
+        ):
+            if len(self._read) <= size:
+                self._read = bytearray(size + 1)
+            # In one piece and always to the same place, which is several times as fast.
+            with memoryview(self._read) as room:
+                if file.readinto(room[: size + 1]) != size:
+                    return False
+            at = 0
+            for piece in pieces:
+                if not self._read.startswith(piece, at):
+                    return False
+                at += len(piece)
+            return True
         return False
 
     def _check_partials(self, level: int, index: int, data: bytes) -> None:
@@ -235,6 +251,8 @@ class TreeChecker:
             return
         for tile in tiles_of(self._signed.size, self._first):
             full = Tile(tile.level, tile.index, WIDTH).path()
+            if full in self._files or tile.path() in self._files:
+                continue
             if not any((self._directory / name).exists() for name in (tile.path(), full)):
                 self._found.problem(_TILE_STEP, "missing", file=tile.path())
 

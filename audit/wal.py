@@ -150,8 +150,8 @@ class Wal:
         entries: Sequence[bytes],
         watermark: Watermark,
         on_written: Callable[[int], None] | None = None,
-    ) -> Steps[int]:
-        """Make a group durable; returns the index of its first leaf. See steps.py.
+    ) -> Steps[tuple[int, bytes]]:
+        """Make a group durable; returns the index of its first leaf, and its bundle. See steps.py.
 
         Args:
             entries: one to many entries, each at most 65,535 bytes.
@@ -180,7 +180,7 @@ class Wal:
         self.watermark = watermark
         self.position = Position(first + len(entries), self.position.segment, self._file.size)
         self._marker.write(self.position)
-        return first
+        return first, frame[FRAME_HEADER_BYTES:]
 
     @property
     def mended(self) -> bool:

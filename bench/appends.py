@@ -92,7 +92,7 @@ async def _sustained(directory: Path, seconds: float) -> tuple[float, int]:
         going_on = time.perf_counter() < stop and not failures
         for made in maker.batch(min(_A_TURN, _IN_FLIGHT - under_way) if going_on else 0):
             under_way += 1
-            notary.submit(made.id, made.data, told, payloads=made.payloads)
+            notary.submit(made.id, made.data, told, payloads=made.payloads, once=True)
         if going_on and under_way < _IN_FLIGHT:
             wake()
         elif not under_way:
@@ -149,7 +149,9 @@ async def _open_load(
                 latencies.append(time.perf_counter() - moment)
 
             made = maker.make()
-            notary.submit(made.id, made.data, told, payloads=made.payloads, durability=mode)
+            notary.submit(
+                made.id, made.data, told, payloads=made.payloads, durability=mode, once=True
+            )
 
     await _driven(answer, rate, seconds + _WARM_S)
     if closing is not None:
@@ -191,15 +193,17 @@ async def _driven(answer: Callable[[float], None], rate: float, seconds: float) 
 
 # Spins rather than sleeps: a timer of the kernel is later than an append takes.
 _DRIVER = """
-import random, socket, struct, sys, time
+import ctypes, random, socket, struct, sys, time
+ctypes.CDLL(None).prctl(29, 1, 0, 0, 0)
 pipe = socket.socket(fileno=int(sys.argv[1]))
 step, seconds = 1e9 / float(sys.argv[2]), float(sys.argv[3])
 pack, now, draw = struct.Struct("=q").pack, time.perf_counter_ns, random.Random(1).expovariate
 moment = now() + 200_000_000
 end = moment + int(seconds * 1e9)
 while moment < end:
-    while now() < moment:
-        pass
+    early = moment - now()
+    if early > 0:
+        time.sleep(early / 1e9)
     pipe.sendall(pack(int(moment)))
     moment += draw(1) * step
 """

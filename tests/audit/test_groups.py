@@ -14,7 +14,6 @@ from audit.files import OsFiles
 from audit.notary import Notary
 from audit.reader import LogReader
 from audit.steps import drive
-from audit.syncer import open_syncer
 from audit.testing import FaultyFiles, check_log
 from tests.audit.worlds import ORIGIN, append, decision, make_keyring
 
@@ -24,12 +23,19 @@ def ring(tmp_path):
     return make_keyring(tmp_path / "keys")
 
 
-@pytest.fixture(params=["kernel", "thread"])
+@pytest.fixture(params=["process", "thread"])
 def way(request, monkeypatch):
-    """Once as it is, once as where the kernel syncs nothing by itself."""
+    """Once as it is, once as where no process can be started."""
     if request.param == "thread":
-        monkeypatch.setattr(syncer, "linux_aio", None)
+        refuse_processes(monkeypatch)
     return request.param
+
+
+def refuse_processes(monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EPERM, "no processes here")
+
+    monkeypatch.setattr(syncer.subprocess, "Popen", refused)
 
 
 class CountingFiles(FaultyFiles):
@@ -50,14 +56,14 @@ class CountingFiles(FaultyFiles):
         if self._due():
             raise OSError(errno.EIO, "injected: this sync failed")
 
-    def fdatasync_soon(self, kernel, fd, done):
+    def fdatasync_soon(self, syncer, fd, done):
         self.soon += 1
         fails = self._due()
 
         def told(error):
             done(OSError(errno.EIO, "injected: this sync failed") if fails else error)
 
-        super().fdatasync_soon(kernel, fd, told)
+        super().fdatasync_soon(syncer, fd, told)
 
 
 async def test_appends_go_the_way_the_system_allows(tmp_path, ring, way):
@@ -66,7 +72,7 @@ async def test_appends_go_the_way_the_system_allows(tmp_path, ring, way):
     for seq in range(1, 21):
         await append(notary, decision(seq), 3)
     await notary.close()
-    assert (files.soon > 15) == (way == "kernel")
+    assert (files.soon > 15) == (way == "process")
     assert (files.soon == 0) == (way == "thread")
     check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
 
@@ -143,24 +149,6 @@ async def test_more_than_the_room_that_was_ready_is_stored_whole(tmp_path, ring,
     reader = LogReader(tmp_path / "log")
     assert sorted(entry.event.seq for entry in reader.entries()) == list(range(1, 3001))
     check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
-
-
-async def test_a_syncer_says_what_went_wrong(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"x")
-    kernel = open_syncer(asyncio.get_running_loop(), path)
-    if kernel is None:
-        pytest.skip("no asynchronous IO on this system")
-    told = asyncio.get_running_loop().create_future()
-    with path.open("r+b") as file:
-        kernel.fdatasync(file.fileno(), told.set_result)
-        assert await asyncio.wait_for(told, 10) is None
-    reading, writing = os.pipe()
-    with pytest.raises(OSError, match=r"EINVAL|[Ii]nvalid"):
-        kernel.fdatasync(writing, told.set_result)
-    os.close(reading)
-    os.close(writing)
-    kernel.close()
 
 
 def test_room_that_is_made_while_the_file_is_cut_back_is_not_believed(tmp_path):
