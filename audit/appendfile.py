@@ -98,6 +98,11 @@ class AppendFile:
         """Whether a piece is written and neither committed nor given up."""
         return self._begun > 0
 
+    @property
+    def end(self) -> int:
+        """Where the file ends with that piece."""
+        return self.size + self._begun
+
     def roll_back(self, size: int) -> None:
         """Forget the bytes after `size`: the next append cuts them off first."""
         if size != self.size or self._begun:

@@ -8,8 +8,10 @@ r"""Encrypted payloads: what a decision was made from, erasable without touching
         sealed   12 bytes nonce, AES-256-GCM of the payload; additional data = meta
     blobs/subjects.keys      slots of 128 bytes, one data key per subject, wrapped by the master key
 
-Rule: only the notary writes, and the bytes are durable before the leaf that commits to them. The
-write-ahead log notes how far these files had grown, so a shortened one is noticed. Destroying a
+Rule: only the notary writes, and the bytes are durable when the leaf that commits to them is
+acknowledged: both are synced side by side, and of a group whose payloads are not whole recovery
+believes nothing. The write-ahead log notes how far these files had grown, so a shortened one is
+noticed. Destroying a
 subject's slot makes its payloads unreadable and changes no leaf.
 Read next: subjects.py (the slots), payloads.py (reading).
 """
@@ -163,8 +165,10 @@ class Blobs:
         """See AppendFile.more_room."""
         return [self._file.more_room(), self._subjects.more_room()]
 
-    def steps(self, payloads: Sequence[Payload]) -> Steps[None]:
-        """Encrypt and store, durably; see steps.py.
+    def begin(self, payloads: Sequence[Payload]) -> Steps[list[int]]:
+        """Encrypt and write; returns the descriptors whose sync makes that durable. See steps.py.
+
+        `commit` or `roll_back` must follow.
 
         Raises:
             LogUnavailable: the disk refused; nothing that was acknowledged is affected.
@@ -182,19 +186,28 @@ class Blobs:
                 records += self._records(payloads[start:end], slots[start:end])
             if self._file.size >= self._segment_bytes:
                 self._roll()
-            yield [*syncs, self._file.begin(b"".join(records))]
+            return [*syncs, self._file.begin(b"".join(records))]
         except OSError as exc:
-            self._subjects.roll_back(before.subjects)
-            self._file.spoil()
+            self.roll_back(before)
             raise LogUnavailable(f"could not store payloads: {exc}") from exc
+
+    @property
+    def ahead(self) -> Watermark:
+        """How far the files have grown, if what was begun becomes durable."""
+        return Watermark(self._number, self._file.end, self._subjects.ahead)
+
+    def commit(self) -> None:
+        """Believe what `begin` wrote, now that it is durable."""
         self._subjects.commit()
         self._file.commit()
 
     def roll_back(self, watermark: Watermark) -> None:
-        """Forget what was appended after `watermark`: the leaves failed to follow."""
+        """Forget what was begun since `watermark`: the next `begin` cuts it off first."""
         self._subjects.roll_back(watermark.subjects)
-        if watermark.blob_segment == self._number:
-            self._file.roll_back(max(watermark.blob_bytes, SEGMENT_HEADER_BYTES))
+        same = watermark.blob_segment == self._number
+        self._file.roll_back(
+            max(watermark.blob_bytes, SEGMENT_HEADER_BYTES) if same else self._file.size
+        )
 
     def destroy(self, subject: str) -> bool:
         """Destroy the data keys of `subject`; whether it had any.

@@ -36,7 +36,7 @@ from .wal import SEGMENT_BYTES, Wal
 
 
 class Record(NamedTuple):
-    """An entry, the payloads that must be durable before it, and its hash if that is known."""
+    """An entry, the payloads that must be durable with it, and its hash if that is known."""
 
     data: bytes
     payloads: tuple[Payload, ...] = ()
@@ -158,7 +158,7 @@ class Log:
     def steps(
         self, records: Sequence[Record], on_written: Callable[[int], None] | None = None
     ) -> Steps[int]:
-        """Make a group durable, payloads before leaves; returns the index of its first leaf.
+        """Make a group durable, payloads and leaves; returns the index of its first leaf.
 
         Pauses where files must be synced (steps.py). One group at a time.
 
@@ -170,19 +170,19 @@ class Log:
             LogUnavailable: nothing was added; the same call may succeed later.
             LogDamaged: the disk does not return what it acknowledged.
         """
+        self._wal.mend()  # or a frame that failed could come back beside the payloads of this group
         before = self._blobs.watermark
         payloads = [payload for record in records for payload in record.payloads]
-        if payloads:
-            yield from self._blobs.steps(payloads)
+        beside = (yield from self._blobs.begin(payloads)) if payloads else []
         entries = [record.data for record in records]
         try:
-            first, bundle = yield from self._wal.steps(entries, self._blobs.watermark, on_written)
+            first, bundle = yield from self._wal.steps(
+                entries, self._blobs.ahead, on_written, beside
+            )
         except AuditError:
-            # A frame that could not be cut off may come back after a crash, and then needs its
-            # payloads; otherwise they are orphans.
-            if self._wal.mended:
-                self._blobs.roll_back(before)
+            self._blobs.roll_back(before)
             raise
+        self._blobs.commit()
         leaves = [record.leaf for record in records]
         if all(leaves):
             self._publisher.fresh.add(Stored(first, entries, leaves, bundle))

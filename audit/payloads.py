@@ -16,11 +16,13 @@ from .blobs import (
     SEGMENT_HEADER_BYTES,
     blob_segment_path,
     first_blob_segment,
+    format_blob_header,
     parse_record_header,
     unseal,
 )
 from .canonical import loads
 from .errors import DecodeError, LogDamaged, PayloadDamaged
+from .frames import Watermark
 from .keys import Keyring
 from .subjects import LIVE, SLOT_BYTES, parse_slot, slots_path, unwrap
 
@@ -156,3 +158,43 @@ def slot_of(meta: bytes) -> int | None:
         return None
     slot = body.get("slot") if isinstance(body, dict) else None
     return slot if isinstance(slot, int) else None
+
+
+def payloads_whole(directory: Path, before: Watermark, after: Watermark) -> bool:
+    """Whether what was added to the payload files between two watermarks is all there."""
+    return _slots_whole(directory, before.subjects, after.subjects) and _records_whole(
+        directory, before, after
+    )
+
+
+def _slots_whole(directory: Path, first: int, end: int) -> bool:
+    if first >= end:
+        return True
+    path = slots_path(directory)
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        file.seek(first * SLOT_BYTES)
+        return all(parse_slot(file.read(SLOT_BYTES)) is not None for _ in range(first, end))
+
+
+def _records_whole(directory: Path, before: Watermark, after: Watermark) -> bool:
+    if (before.blob_segment, before.blob_bytes) == (after.blob_segment, after.blob_bytes):
+        return True
+    path = blob_segment_path(directory, after.blob_segment)
+    if not path.exists():
+        return False
+    start = before.blob_bytes if before.blob_segment == after.blob_segment else 0
+    with path.open("rb") as file:
+        if file.read(SEGMENT_HEADER_BYTES) != format_blob_header(after.blob_segment):
+            return False
+        position = file.seek(max(start, SEGMENT_HEADER_BYTES))
+        while position < after.blob_bytes:
+            header = parse_record_header(file.read(RECORD_HEADER_BYTES))
+            if header is None:
+                return False
+            body = file.read(header.meta_bytes + header.sealed_bytes)
+            if len(body) < header.meta_bytes + header.sealed_bytes or crc32(body) != header.crc:
+                return False
+            position = file.tell()
+    return position == after.blob_bytes

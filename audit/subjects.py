@@ -101,6 +101,11 @@ class SubjectKeys:
         """How many slots are durable."""
         return self._file.size // SLOT_BYTES
 
+    @property
+    def ahead(self) -> int:
+        """How many slots there are, if those that were begun become durable."""
+        return self._file.end // SLOT_BYTES
+
     def ready(self, subjects: int) -> bool:
         """Whether `begin` can take so many without waiting for the disk."""
         return self._file.ready(subjects * SLOT_BYTES)

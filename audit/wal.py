@@ -4,10 +4,11 @@ Rules:
 1. The framed segments are the truth; tiles, checkpoints, the index and the marker derive from
    them.
 2. A group is acknowledged only after the fdatasync that covers its frame. The next frame is
-   written only after that. So a crash can damage nothing but the last frame.
-3. Opening is recovery. The last frame may be cut only if it is not whole, no whole frame follows
-   it, no signed checkpoint covers it and the committed marker does not count it. Anything else
-   that is not whole was acknowledged once: opening raises LogDamaged and changes nothing.
+   written only after that. So a crash can damage nothing but the last frame and its payloads,
+   which are synced beside it.
+3. Opening is recovery. The last frame may be cut only if it or its payloads are not whole, no frame
+   follows it, no signed checkpoint covers it and the committed marker does not count it. Anything
+   else that is not whole was acknowledged once: opening raises LogDamaged and changes nothing.
 4. A group that fails (disk full, IO error, short write) is cut off again, and the same object
    takes appends as soon as the disk does.
 A group whose append failed may still be found after a crash, if the process died before it could
@@ -17,7 +18,7 @@ Read next: log.py (who holds the lock), cursor.py (reading), marker.py (what rea
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .appendfile import AppendFile
@@ -39,6 +40,7 @@ from .frames import (
     segments,
 )
 from .marker import MarkerWriter, Position, recover_marker
+from .payloads import payloads_whole
 from .steps import Steps
 
 SEGMENT_BYTES = 64 << 20
@@ -77,6 +79,7 @@ class _Tail:
     segments: int
     cut: Cut | None
     first: int = 0
+    before: Watermark = Watermark()  # of the frame before the last one
 
 
 class Wal:
@@ -150,13 +153,15 @@ class Wal:
         entries: Sequence[bytes],
         watermark: Watermark,
         on_written: Callable[[int], None] | None = None,
+        beside: Sequence[int] = (),
     ) -> Steps[tuple[int, bytes]]:
         """Make a group durable; returns the index of its first leaf, and its bundle. See steps.py.
 
         Args:
             entries: one to many entries, each at most 65,535 bytes.
-            watermark: how far the payload files have grown, durably.
+            watermark: how far the payload files have grown.
             on_written: told the first index before the sync, for callers who do not wait for it.
+            beside: what else must be synced for the group to be durable: its payloads.
 
         Raises:
             LogUnavailable: nothing was added; try again.
@@ -170,7 +175,7 @@ class Wal:
             fd = self._file.begin(frame)
             if on_written is not None:
                 on_written(first)
-            yield [fd]
+            yield [*beside, fd]
         except OSError as exc:
             self._file.spoil()
             self._mend_quietly()
@@ -182,10 +187,17 @@ class Wal:
         self._marker.write(self.position)
         return first, frame[FRAME_HEADER_BYTES:]
 
-    @property
-    def mended(self) -> bool:
-        """Whether no failed group can be lying behind the durable end."""
-        return self._file.sound
+    def mend(self) -> None:
+        """See that no failed group lies behind the durable end.
+
+        Raises:
+            LogUnavailable: the disk refuses to cut it off.
+            LogDamaged: the tail did not read back as written.
+        """
+        try:
+            self._file.mend()
+        except OSError as exc:
+            raise LogUnavailable(f"could not cut off a group that failed: {exc}") from exc
 
     def roll(self) -> None:
         """End the segment being written and begin another, unless it is empty.
@@ -280,12 +292,30 @@ def _recover(
             expected=f"{acknowledged} acknowledged records",
             found=f"the end of the log after {tail.position.leaves}",
         )
+    if tail.cut is None and tail.position.leaves > acknowledged:
+        return _without_torn_payloads(directory, found[-1][1], tail)
     return tail
+
+
+def _without_torn_payloads(directory: Path, path: Path, tail: _Tail) -> _Tail:
+    """Rule 3: the tail without its last group, if the payloads of that are not whole."""
+    start = tail.last_frame
+    if start is None or payloads_whole(directory, tail.before, tail.watermark):
+        return tail
+    with path.open("rb") as file:
+        file.seek(start)
+        header = parse_header(file.read(FRAME_HEADER_BYTES))
+    if header is None:  # cannot be: it was read a moment ago
+        return tail
+    cut = Cut(path, start, tail.position.offset - start, "the payloads of the group are not whole")
+    position = Position(header.first, tail.position.segment, start)
+    return replace(tail, position=position, last_frame=None, watermark=tail.before, cut=cut)
 
 
 def _read_segment(path: Path, tail: _Tail, acknowledged: int, *, last: bool) -> _Tail:
     first = leaves = tail.position.leaves
     last_frame, end, watermark, cut = None, SEGMENT_HEADER_BYTES, tail.watermark, None
+    before = tail.before
     with path.open("rb") as file:
         damage = check_segment_header(file.read(SEGMENT_HEADER_BYTES), first)
         if damage is not None:
@@ -295,9 +325,10 @@ def _read_segment(path: Path, tail: _Tail, acknowledged: int, *, last: bool) -> 
                 cut = _judge(path, frame, leaves=leaves, acknowledged=acknowledged, last=last)
                 break
             leaves += frame.count
-            last_frame, end, watermark = frame.offset, frame.end, frame.watermark
+            before, watermark = watermark, frame.watermark
+            last_frame, end = frame.offset, frame.end
     position = Position(leaves, first, end)
-    return _Tail(position, last_frame, watermark, tail.segments, cut, tail.first)
+    return _Tail(position, last_frame, watermark, tail.segments, cut, tail.first, before)
 
 
 def _judge(path: Path, damage: Damage, *, leaves: int, acknowledged: int, last: bool) -> Cut:
