@@ -7,6 +7,7 @@ Read next: wal.py (the rules of the write path).
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -24,8 +25,8 @@ class FileLayer(Protocol):
         """Make the file's data durable."""
         ...
 
-    def fdatasync_soon(self, syncer: Syncer, fd: int, done: Done) -> None:
-        """As `fdatasync`, without waiting; `done` is told the error, or None."""
+    def fdatasync_soon(self, syncer: Syncer, fds: Sequence[int], done: Done) -> None:
+        """As `fdatasync` of each, without waiting; `done` is told the first error, or None."""
         ...
 
     def truncate(self, fd: int, size: int) -> None:
@@ -44,9 +45,9 @@ class OsFiles:
         """See FileLayer."""
         os.fdatasync(fd)
 
-    def fdatasync_soon(self, syncer: Syncer, fd: int, done: Done) -> None:
+    def fdatasync_soon(self, syncer: Syncer, fds: Sequence[int], done: Done) -> None:
         """See FileLayer."""
-        syncer.fdatasync(fd, done)
+        syncer.fdatasync(fds, done)
 
     def truncate(self, fd: int, size: int) -> None:
         """See FileLayer."""

@@ -214,27 +214,21 @@ class GroupWriter:
             self._sync(steps, syncs, syncer)
 
     def _sync(self, steps: Steps[int], syncs: list[int], syncer: Syncer) -> None:
-        """Have files synced side by side; the last one to end goes on with the group."""
+        """Have files synced, and go on with the group."""
         if not syncs:  # a turn for others
             self._loop.call_soon(self._advance, steps, syncer)
             return
-        left, failed = len(syncs), None
 
         def told(error: OSError | None) -> None:
-            nonlocal left, failed
-            left, failed = left - 1, failed or error
-            if left:
-                return
-            if failed is None:
+            if error is None:
                 self._advance(steps, syncer)
             else:  # mending may wait for the disk
-                self._in_thread(lambda: self._log.finish(steps, failed), self._wrote)
+                self._in_thread(lambda: self._log.finish(steps, error), self._wrote)
 
-        for fd in syncs:
-            try:
-                self._log.start_sync(syncer, fd, told)
-            except OSError as error:
-                self._loop.call_soon(told, error)
+        try:
+            self._log.start_sync(syncer, syncs, told)
+        except OSError as error:
+            self._loop.call_soon(told, error)
 
     def _wrote(self, first: int | None, error: BaseException | None) -> None:
         """The end of a group: whoever waits learns of it."""

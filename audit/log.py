@@ -147,9 +147,9 @@ class Log:
         """What to run, in any thread, so that `ready` stays true; see AppendFile.more_room."""
         return [fill for fill in (self._wal.more_room(), *self._blobs.more_room()) if fill]
 
-    def start_sync(self, syncer: Syncer, fd: int, done: Done) -> None:
-        """Sync one of the files that `steps` named, without waiting."""
-        self._files.fdatasync_soon(syncer, fd, done)
+    def start_sync(self, syncer: Syncer, fds: Sequence[int], done: Done) -> None:
+        """Sync the files that `steps` named, without waiting."""
+        self._files.fdatasync_soon(syncer, fds, done)
 
     def finish(self, steps: Steps[int], error: OSError | None = None) -> int:
         """See steps.drive."""

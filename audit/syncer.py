@@ -4,8 +4,8 @@ A sync in a thread needs the interpreter again when it ends, which a busy loop k
 milliseconds. Linux's asynchronous IO (io_submit) does it on a kernel worker that is bound to the
 processor which asked, and beside a busy loop that worker gets its turn at the next tick: 4 ms where
 a sync takes 0.2. Another process runs wherever there is room: ADR 0019.
-Rule 1: a descriptor travels with each request (SCM_RIGHTS): it is the same open file, so an error
-of its earlier writes is told here, once, as to us.
+Rule 1: descriptors travel with each request (SCM_RIGHTS): they are the same open files, so an error
+of earlier writes is told there, once, as here. A group's files are one request.
 Rule 2: every sync that was begun calls back once, on the loop, unless `close` comes first. When the
 process ends before it answered, the sync failed; another process is started.
 Rule 3: until it has said that it is there, or where none can be started, `ready` is false, and
@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -64,8 +64,8 @@ class Syncer:
                     await self._here.wait()
         return self.ready
 
-    def fdatasync(self, fd: int, done: Done) -> None:
-        """Make the data of `fd` durable; `done` is told the error, or None.
+    def fdatasync(self, fds: Sequence[int], done: Done) -> None:
+        """Make the data of some files durable, at most eight; `done` is told the error, or None.
 
         Raises:
             OSError: it could not even be begun.
@@ -73,7 +73,7 @@ class Syncer:
         if self._socket is None:
             raise OSError(errno.EIO, "the process that syncs is gone")
         self._number = self._number % 0xFFFFFFFF + 1
-        socket.send_fds(self._socket, [ASKED.pack(self._number)], [fd])
+        socket.send_fds(self._socket, [ASKED.pack(self._number)], fds)
         self._waiting[self._number] = done
 
     def close(self) -> None:

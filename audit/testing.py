@@ -7,7 +7,7 @@ Rule: nothing here is imported by the rest of the package.
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -81,7 +81,7 @@ class FaultyFiles(OsFiles):
         if self.fault == "stored":
             raise OSError(self.error, "injected: the sync failed")
 
-    def fdatasync_soon(self, syncer: Syncer, fd: int, done: Done) -> None:
+    def fdatasync_soon(self, syncer: Syncer, fds: Sequence[int], done: Done) -> None:
         """As `fdatasync`; the fault counts that is there when the sync ends."""
         self.calls += 1
 
@@ -90,7 +90,7 @@ class FaultyFiles(OsFiles):
                 error = OSError(self.error, "injected: the sync failed")
             done(error)
 
-        super().fdatasync_soon(syncer, fd, told)
+        super().fdatasync_soon(syncer, fds, told)
 
     def truncate(self, fd: int, size: int) -> None:
         """Fail, if it is to."""

@@ -45,6 +45,7 @@ from .steps import Steps
 
 SEGMENT_BYTES = 64 << 20
 _RESERVE_BYTES = 1 << 20
+_NONE = Watermark()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class _Tail:
     segments: int
     cut: Cut | None
     first: int = 0
-    before: Watermark = Watermark()  # of the frame before the last one
+    before: Watermark = _NONE  # of the frame before the last one
 
 
 class Wal:

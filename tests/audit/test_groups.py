@@ -56,14 +56,14 @@ class CountingFiles(FaultyFiles):
         if self._due():
             raise OSError(errno.EIO, "injected: this sync failed")
 
-    def fdatasync_soon(self, syncer, fd, done):
+    def fdatasync_soon(self, syncer, fds, done):
         self.soon += 1
         fails = self._due()
 
         def told(error):
             done(OSError(errno.EIO, "injected: this sync failed") if fails else error)
 
-        super().fdatasync_soon(syncer, fd, told)
+        super().fdatasync_soon(syncer, fds, told)
 
 
 async def test_appends_go_the_way_the_system_allows(tmp_path, ring, way):

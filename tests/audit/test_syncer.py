@@ -29,9 +29,9 @@ async def syncing():
     made.close()
 
 
-async def sync(syncing, fd):
+async def sync(syncing, *fds):
     told = asyncio.get_running_loop().create_future()
-    syncing.fdatasync(fd, told.set_result)
+    syncing.fdatasync(fds, told.set_result)
     return await asyncio.wait_for(told, 10)
 
 
@@ -49,8 +49,10 @@ async def test_it_says_what_went_well_and_what_did_not(tmp_path, syncing):
     with (tmp_path / "file").open("wb") as file:
         assert await sync(syncing, file.fileno()) is None
     reading, writing = os.pipe()
-    error = await sync(syncing, writing)
-    assert error.errno == errno.EINVAL
+    assert (await sync(syncing, writing)).errno == errno.EINVAL
+    with (tmp_path / "file").open("wb") as file:
+        assert (await sync(syncing, file.fileno(), writing, file.fileno())).errno == errno.EINVAL
+        assert await sync(syncing, *[file.fileno()] * 8) is None
     os.close(reading)
     os.close(writing)
 
@@ -99,7 +101,7 @@ async def test_one_that_ends_at_once_is_not_started_again_and_again(monkeypatch,
     await until(lambda: syncing._socket is None)
     assert not await syncing.started(10)
     with pytest.raises(OSError, match="gone"):
-        syncing.fdatasync(0, print)
+        syncing.fdatasync([0], print)
     assert len(started) == 1
     syncing.close()
 
