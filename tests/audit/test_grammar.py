@@ -109,3 +109,35 @@ def test_many_heads_are_told_apart():
     forms = DecisionForms()
     assert forms.match(made) == [parsed(entry) for entry in made]
     assert forms.match(made[:1]) == [parsed(made[0])]
+
+
+def test_kinds_that_differ_behind_the_id_are_told_apart_however_many():
+    routes = ["income", "in.ome", "a*b", "(c", "d|e", "f g", "h+", "#i", "j-k", "[l]", "^m$"]
+    made = [
+        encode(
+            decision(
+                n,
+                route=routes[n % len(routes)],
+                version=str(n % 7),
+                label=None if n % 3 else ">50K",
+                slot=None if n % 5 else n,
+                sealed=None if n % 4 else "c2VhbGVk",
+            )
+        )
+        for n in range(1, 400)
+    ]
+    forms = DecisionForms()
+    expected = [parsed(entry) for entry in made]
+    assert None not in expected
+    assert forms.match(made) == expected
+    assert forms.match(made) == expected, "with what was learned"
+    assert [forms.match([entry])[0] for entry in made] == expected
+
+
+def test_a_value_like_a_learned_one_is_not_taken_for_it():
+    forms = DecisionForms()
+    assert forms.match([encode(decision(1, route="a.c"))]) != [None]
+    for other in ("abc", "a.cd", "A.C"):
+        entry = encode(decision(2, route=other))
+        assert forms.match([entry]) == [parsed(entry)]
+        assert forms.match([entry.replace(b'"route":"', b'"route": "')]) == [None]
