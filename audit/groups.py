@@ -144,8 +144,8 @@ class GroupWriter:
     def _begin(self) -> None:
         """Begin the next group or task, unless more appends are worth a turn of the loop."""
         self._stop_waiting()
-        if not self._queue and not self._again:
-            return
+        if self._busy or (not self._queue and not self._again):
+            return  # two groups at once would be written over one another
         if self._turns and len(self._queue) < _GROUP_ENTRIES:
             expected = self.expected()
             if expected >= _CROWD and len(self._queue) < expected // 2:

@@ -151,6 +151,20 @@ async def test_more_than_the_room_that_was_ready_is_stored_whole(tmp_path, ring,
     check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
 
 
+async def test_two_groups_are_never_under_way_at_once(tmp_path, ring):
+    notary = await Notary.open(tmp_path / "log", ring, origin=ORIGIN)
+    groups = notary._groups
+
+    tasks = []
+    for seq in range(1, 301):  # one comes in each turn of the loop, so in the midst of groups, too
+        tasks.append(asyncio.create_task(append(notary, decision(seq), 3)))
+        await asyncio.sleep(0)
+        groups._begin()
+    await asyncio.gather(*tasks)
+    await notary.close()
+    check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+
+
 def test_room_that_is_made_while_the_file_is_cut_back_is_not_believed(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"")
