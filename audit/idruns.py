@@ -18,6 +18,7 @@ import hashlib
 import mmap
 import struct
 import sys
+import time
 import zlib
 from array import array
 from bisect import bisect_left
@@ -34,6 +35,8 @@ FOLDER = "ids"
 _MAGIC = b"WBIDS1\r\n"
 _HEAD = struct.Struct("<8sQIIHH")
 _UUID_CHARS = 36
+_FIRST_BITS = 10
+_PAUSE_AFTER, _PAUSE_S = 512, 5e-5
 
 
 class _Run(NamedTuple):
@@ -101,7 +104,7 @@ class IdRuns:
         """
         names = list(ids)
         keys = _keys(names)
-        order = sorted(range(len(names)), key=keys.__getitem__)
+        order = _in_order(keys)
         leaves = list(ids.values())
         run = _Run(
             covered,
@@ -151,6 +154,26 @@ def _keys(names: list[str]) -> "array[int]":
                 keys.byteswap()
             return keys
     return array("Q", map(key_of, names))
+
+
+def _in_order(keys: "array[int]") -> list[int]:
+    """The places of the keys from the least to the greatest.
+
+    By their first bits before they are sorted: one long sort keeps the interpreter from everybody
+    for as long as it takes, which is 20 ms for 32,768.
+    """
+    pieces: list[list[int]] = [[] for _ in range(1 << _FIRST_BITS)]
+    for place, key in enumerate(keys):
+        pieces[key >> 64 - _FIRST_BITS].append(place)
+    order: list[int] = []
+    rested = 0
+    for piece in pieces:
+        piece.sort(key=keys.__getitem__)
+        order += piece
+        if len(order) >= rested + _PAUSE_AFTER:
+            rested = len(order)
+            time.sleep(_PAUSE_S)
+    return order
 
 
 def _format(run: _Run) -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import threading
+from array import array
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from audit import olderids
 from audit.errors import EventConflict, LogUnavailable
-from audit.idruns import IdRuns, key_of
+from audit.idruns import IdRuns, _in_order, key_of
 from audit.notary import Notary
 from audit.olderids import OlderIds
 from audit.record import new_id
@@ -199,3 +200,10 @@ def test_a_run_finds_what_was_written_and_reads_back_the_same(tmp_path_factory, 
         assert again.find(strange) == []
     again.load(19)
     assert (again.covered, again.find(next(iter(ids)))) == (0, [])
+
+
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(2**63, 2**63 + 9), max_size=300))
+def test_keys_are_put_in_order_in_pieces(keys):
+    order = _in_order(array("Q", keys))
+    assert sorted(order) == list(range(len(keys)))
+    assert [keys[place] for place in order] == sorted(keys)
