@@ -1,9 +1,9 @@
 """The notary's writing: takes what has queued, writes it as one group, goes on.
 
 Rule 1: natural batching: what queued while one group was made durable is the next. All of it runs
-on the event loop, in short steps that wait for nothing, with a turn for others between them; only
-syncing takes time, and another process does that (syncer.py). So no thread and no lock stands
-between a record and its acknowledgement.
+on the event loop, in steps that wait for nothing; only syncing takes time, and another process does
+that (syncer.py). So no thread and no lock stands between a record and its acknowledgement. While
+nobody waits for a group, others have their turn between its steps.
 Rule 2: whatever would wait goes to one thread: a group for which no room is ready, a large one, one
 after a fault, every one while there is no such process; and having room ready.
 Rule 3: in a crowd, a fast disk would make groups of two or three, and a group costs the processor
@@ -94,6 +94,7 @@ class GroupWriter:
         self._group: list[Pending] = []
         self._busy = self._retrying = self._awaited = False
         self._since = 0.0
+        self._hurry = False
         self._turn: asyncio.Handle | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._turns = 0
@@ -186,6 +187,7 @@ class GroupWriter:
         if not self._retrying:
             self._since = time.monotonic()
         self._group = group
+        self._hurry = any(pending.told is not None for pending in group)
         records = [pending.record for pending in group]
         on_written = None
         if any(pending.durability == "async" for pending in group):
@@ -206,6 +208,8 @@ class GroupWriter:
         """Go on with a group, on the loop, to its next sync or its end."""
         try:
             syncs = next(steps)
+            while not syncs and self._hurry:
+                syncs = next(steps)
         except StopIteration as done:
             self._wrote(done.value, None)
         except Exception as error:  # noqa: BLE001 - the appenders learn of it
