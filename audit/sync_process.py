@@ -14,35 +14,31 @@ import os
 import signal
 import struct
 import sys
-from array import array
 
 AT_ONCE = 8
 ASKED = struct.Struct("=I")
 ANSWERED = struct.Struct("=Ii")
-_ROOM = _socket.CMSG_SPACE(AT_ONCE * array("i").itemsize)
+_CODE = struct.Struct("=i")
+_DONE = _CODE.pack(0)
+_ROOM = _socket.CMSG_SPACE(AT_ONCE * _CODE.size)
 
 
 def serve(sock: _socket.socket) -> None:
     """Sync what is asked for, until nobody is there to ask."""
+    fdatasync, close = os.fdatasync, os.close
     while True:
-        message, beside, _, _ = sock.recvmsg(ASKED.size, _ROOM)
-        if not message:
+        number, beside, _, _ = sock.recvmsg(ASKED.size, _ROOM)
+        if not number:
             return
-        (number,) = ASKED.unpack(message)
-        lent = array("i", b"".join([data for _, _, data in beside]))
-        sock.send(ANSWERED.pack(number, _sync(lent)))
-
-
-def _sync(lent: "array[int]") -> int:
-    failed = 0
-    for fd in lent:
-        try:
-            os.fdatasync(fd)
-        except OSError as error:
-            failed = failed or error.errno or -1
-        finally:
-            os.close(fd)
-    return failed
+        answer = _DONE
+        for _, _, lent in beside:
+            for fd in memoryview(lent).cast("i"):
+                try:
+                    fdatasync(fd)
+                except OSError as error:
+                    answer = _CODE.pack(error.errno or -1)
+                close(fd)
+        sock.send(number + answer)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -73,7 +74,8 @@ class Syncer:
         if self._socket is None:
             raise OSError(errno.EIO, "the process that syncs is gone")
         self._number = self._number % 0xFFFFFFFF + 1
-        socket.send_fds(self._socket, [ASKED.pack(self._number)], fds)
+        lent = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))
+        self._socket.sendmsg([ASKED.pack(self._number)], [lent])
         self._waiting[self._number] = done
 
     def close(self) -> None:
@@ -99,22 +101,24 @@ class Syncer:
         self._loop.add_reader(ours.fileno(), self._answered)
 
     def _answered(self) -> None:
-        while self._socket is not None:
-            try:
-                raw = self._socket.recv(ANSWERED.size)
-            except BlockingIOError:
-                return
-            except OSError:
-                raw = b""
-            if not raw:
-                self._lost()
-                return
-            number, code = ANSWERED.unpack(raw)
-            if number == 0:
-                self.ready = True
-                self._here.set()
-            elif (done := self._waiting.pop(number, None)) is not None:
-                done(OSError(code, os.strerror(code)) if code else None)
+        """Take one answer; the loop calls again while there are more."""
+        if self._socket is None:
+            return
+        try:
+            raw = self._socket.recv(ANSWERED.size)
+        except BlockingIOError:
+            return
+        except OSError:
+            raw = b""
+        if not raw:
+            self._lost()
+            return
+        number, code = ANSWERED.unpack(raw)
+        if number == 0:
+            self.ready = True
+            self._here.set()
+        elif (done := self._waiting.pop(number, None)) is not None:
+            done(OSError(code, os.strerror(code)) if code else None)
 
     def _lost(self) -> None:
         """The process ended. What it had not answered failed, and is tried again with another."""
