@@ -9,9 +9,8 @@ r"""Encrypted payloads: what a decision was made from, erasable without touching
     blobs/subjects.keys      slots of 128 bytes, one data key per subject, wrapped by the master key
 
 Rule: only the notary writes, and the bytes are durable when the leaf that commits to them is
-acknowledged: both are synced side by side, and of a group whose payloads are not whole recovery
-believes nothing. The write-ahead log notes how far these files had grown, so a shortened one is
-noticed. Destroying a
+acknowledged; a group whose payloads are not whole is one that recovery does not believe. The
+write-ahead log notes how far these files had grown, so a shortened one is noticed. Destroying a
 subject's slot makes its payloads unreadable and changes no leaf.
 Read next: subjects.py (the slots), payloads.py (reading).
 """
@@ -168,12 +167,11 @@ class Blobs:
     def begin(self, payloads: Sequence[Payload]) -> Steps[list[int]]:
         """Encrypt and write; returns the descriptors whose sync makes that durable. See steps.py.
 
-        `commit` or `roll_back` must follow.
+        `commit` or `roll_back` must follow, the latter also when it raises.
 
         Raises:
             LogUnavailable: the disk refused; nothing that was acknowledged is affected.
         """
-        before = self.watermark
         try:
             # If we crash before the leaves follow: bytes that nothing vouches for, which recovery
             # cuts off. So slots and records may be synced side by side.
@@ -188,7 +186,6 @@ class Blobs:
                 self._roll()
             return [*syncs, self._file.begin(b"".join(records))]
         except OSError as exc:
-            self.roll_back(before)
             raise LogUnavailable(f"could not store payloads: {exc}") from exc
 
     @property

@@ -70,7 +70,7 @@ class ContentChecker:
             for leaf, event_id in enumerate(ids, first):
                 self._once(leaf, event_id)
         numbers = list(map(int, seqs))
-        for instance in set(instances):
+        for instance in dict.fromkeys(instances):
             places: Sequence[int] = range(len(ids))
             own = numbers
             if instances.count(instance) < len(ids):

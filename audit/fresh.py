@@ -44,15 +44,14 @@ class Fresh:
 
     def take(self, size: int, upto: int) -> Stored | None:
         """The group that begins at leaf `size` and ends by `upto`, if it is here."""
-        while self._groups:
-            group = self._groups[0]
-            if group.first > size or group.first + len(group.entries) > upto:
-                return None
-            try:
+        try:
+            while True:
+                group = self._groups[0]
+                if group.first > size or group.first + len(group.entries) > upto:
+                    return None
                 self._groups.popleft()
-            except IndexError:  # thrown away meanwhile
-                return None
-            self._taken += len(group.bundle)
-            if group.first == size:
-                return group
-        return None
+                self._taken += len(group.bundle)
+                if group.first == size:
+                    return group
+        except IndexError:  # no more, or thrown away meanwhile
+            return None

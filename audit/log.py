@@ -173,9 +173,9 @@ class Log:
         self._wal.mend()  # or a frame that failed could come back beside the payloads of this group
         before = self._blobs.watermark
         payloads = [payload for record in records for payload in record.payloads]
-        beside = (yield from self._blobs.begin(payloads)) if payloads else []
         entries = [record.data for record in records]
         try:
+            beside = (yield from self._blobs.begin(payloads)) if payloads else []
             first, bundle = yield from self._wal.steps(
                 entries, self._blobs.ahead, on_written, beside
             )

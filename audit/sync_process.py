@@ -1,44 +1,46 @@
 """The program that syncs: run with a socket's number, it gets descriptors and answers when done.
 
-    asked      uint32 number, beside one to eight descriptors
+    asked      uint32 number, uint32 count, beside that many descriptors, at most eight
     answered   uint32 number, int32 errno; 0 for "all of them are on disk"
 
 Rule: standard library only and little of it, since every process that writes a log has one of these
 beside it. It ends when the other end of the socket does, and only then: what is written must still
-be synced while everybody else is stopping.
+be synced while everybody else is stopping. Descriptors that did not arrive (the system drops them
+where a process may open no more) were not synced, and the answer says so.
 Used by: syncer.py, which starts it.
 """
 
 import _socket
+import errno
 import os
 import signal
 import struct
 import sys
 
 AT_ONCE = 8
-ASKED = struct.Struct("=I")
+ASKED = struct.Struct("=II")
 ANSWERED = struct.Struct("=Ii")
-_CODE = struct.Struct("=i")
-_DONE = _CODE.pack(0)
-_ROOM = _socket.CMSG_SPACE(AT_ONCE * _CODE.size)
+_ROOM = _socket.CMSG_SPACE(AT_ONCE * struct.calcsize("=i"))
 
 
 def serve(sock: _socket.socket) -> None:
     """Sync what is asked for, until nobody is there to ask."""
     fdatasync, close = os.fdatasync, os.close
     while True:
-        number, beside, _, _ = sock.recvmsg(ASKED.size, _ROOM)
-        if not number:
+        message, beside, _, _ = sock.recvmsg(ASKED.size, _ROOM)
+        if not message:
             return
-        answer = _DONE
+        number, missing = ASKED.unpack(message)
+        code = 0
         for _, _, lent in beside:
             for fd in memoryview(lent).cast("i"):
                 try:
                     fdatasync(fd)
                 except OSError as error:
-                    answer = _CODE.pack(error.errno or -1)
+                    code = error.errno or -1
                 close(fd)
-        sock.send(number + answer)
+                missing -= 1
+        sock.send(ANSWERED.pack(number, errno.EMFILE if missing else code))
 
 
 def main() -> None:

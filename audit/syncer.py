@@ -75,7 +75,7 @@ class Syncer:
             raise OSError(errno.EIO, "the process that syncs is gone")
         self._number = self._number % 0xFFFFFFFF + 1
         lent = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))
-        self._socket.sendmsg([ASKED.pack(self._number)], [lent])
+        self._socket.sendmsg([ASKED.pack(self._number, len(fds))], [lent])
         self._waiting[self._number] = done
 
     def close(self) -> None:
@@ -124,6 +124,7 @@ class Syncer:
         """The process ended. What it had not answered failed, and is tried again with another."""
         self._hang_up()
         _LOGGER.warning("the process that syncs the log ended")
+        self._here.set()  # there is nothing to wait for
         waiting, self._waiting = self._waiting, {}
         if time.monotonic() - self._started > _AGAIN_S:
             self._start()

@@ -5,7 +5,7 @@ Rules:
    them.
 2. A group is acknowledged only after the fdatasync that covers its frame. The next frame is
    written only after that. So a crash can damage nothing but the last frame and its payloads,
-   which are synced beside it.
+   which are synced with it.
 3. Opening is recovery. The last frame may be cut only if it or its payloads are not whole, no frame
    follows it, no signed checkpoint covers it and the committed marker does not count it. Anything
    else that is not whole was acknowledged once: opening raises LogDamaged and changes nothing.

@@ -1,7 +1,8 @@
 """Strict appends: how many are sustained, what share of bare writes that is, and what one adds.
 
 Rule 1: a record is made (ids, nonce, seal, commitments, canonical bytes) inside the measure, sent
-to the notary, and counts when it is told that its group is on disk. Each keeps its payloads.
+to the notary, and counts when it is told that its group is on disk. Each keeps its payloads, and as
+a gateway does, the maker vouches that an id comes once.
 Rule 2: the bare writer writes as many bytes a record in groups of the same number of records: a
 length and a CRC-32 before each, one write and one fdatasync a group, and nothing else.
 Rule 3: latency is measured with an open load: another process says when requests come, at random

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -55,6 +56,16 @@ async def test_it_says_what_went_well_and_what_did_not(tmp_path, syncing):
         assert await sync(syncing, *[file.fileno()] * 8) is None
     os.close(reading)
     os.close(writing)
+
+
+async def test_files_that_did_not_reach_it_are_not_said_to_be_on_disk(tmp_path, syncing):
+    pid = syncing._process.pid
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (1, hard))
+    with (tmp_path / "file").open("wb") as file:
+        assert (await sync(syncing, file.fileno(), file.fileno())).errno == errno.EMFILE
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+        assert await sync(syncing, file.fileno(), file.fileno()) is None
 
 
 async def test_many_at_once_are_each_answered_once(tmp_path, syncing):
