@@ -6,9 +6,9 @@ Rules:
    to `size`, syncs, and has its tail checked) and only then writes. A failed fdatasync must not be
    repeated: Linux reports a lost write once, and then calls the pages clean.
 3. Room is reserved ahead: zeros are written and synced, `reserve` bytes at a time, so that the sync
-   of an append need not make a new file size durable, which costs several times the data. A disk
-   without room for that is used as it is. Closing cuts the rest of the room off; after a crash it
-   stays, as zeros behind the end.
+   of an append need not make a new file size durable, which costs several times the data. Where
+   little more is free, nothing is reserved: whatever else lies on that disk needs it more. Closing
+   cuts the rest of the room off; after a crash it stays, as zeros behind the end.
 4. Nothing here waits or retries by itself; the caller's next append is the retry.
 Read next: wal.py and blobs.py, which are made of such files.
 """
@@ -22,6 +22,7 @@ from .files import FileLayer, write_all
 
 _ZEROS = bytes(1 << 17)
 _AT_FIRST_BYTES = 1 << 18
+_FREE_RESERVES = 32  # as many times what is reserved must be free
 
 
 class AppendFile:
@@ -165,6 +166,9 @@ class AppendFile:
     def _fill(self, fd: int, start: int, end: int) -> bool:
         """Write zeros and sync; whether the disk took them. If not, the append will find out."""
         try:
+            disk = os.fstatvfs(fd)
+            if disk.f_bavail * disk.f_frsize < _FREE_RESERVES * self._reserve:
+                return False
             while start < end:
                 zeros = _ZEROS[: end - start]
                 write_all(self._files, fd, zeros, start)

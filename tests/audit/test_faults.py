@@ -253,3 +253,23 @@ def test_the_systems_own_refusal_to_grow_a_file_is_survived(tmp_path, ring):
     assert done.stdout == "1 40"
     assert [e.event.seq for e in LogReader(tmp_path / "log").entries()] == list(range(1, 41))
     check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+
+
+@pytest.mark.parametrize(("megabytes", "reserved"), [(4, False), (48, True)])
+def test_room_is_reserved_only_where_much_more_is_free(tmp_path, ring, megabytes, reserved):
+    place = tmp_path / "log"
+    place.mkdir()
+    size = f"size={megabytes}m"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(place)], check=True)
+    try:
+        log = open_log(tmp_path, ring)
+        for seq in range(1, 300):
+            log.append(records(seq))
+        path = place / SEGMENT
+        assert path.read_bytes().endswith(b"\0") == reserved
+        log.publish()
+        log.close()
+        assert not path.read_bytes().endswith(b"\0")
+        check_log(place, ring.verifier_key(ORIGIN))
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)

@@ -1,5 +1,6 @@
 """Faults of the world around the server: a clear sentence, nothing half-written, nothing lost."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -74,10 +75,10 @@ def test_a_second_gateway_on_the_same_log_is_refused(home) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path):
-    """A real file system of eight megabytes."""
+    """A real file system of 64 megabytes."""
     place = tmp_path / "small"
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)], check=True)
     try:
         yield place
     finally:
@@ -88,18 +89,19 @@ def test_a_full_disk_refuses_every_answer_and_serving_resumes_without_a_restart(
     home, small_disk
 ) -> None:
     (home / "log").symlink_to(small_disk)
-    with servers.running(home, **SENTIMENT) as gateway:
-        acknowledged = [ask(gateway).headers["x-weighbridge-decision"]]
+    with servers.running(home, **SENTIMENT) as gateway, httpx.Client(timeout=20) as client:
+
+        def ask_again() -> httpx.Response:  # by one connection: there are thousands
+            return client.post(f"{gateway.http}{PREDICT}", json={"instances": ["fine"]})
+
+        acknowledged = [ask_again().headers["x-weighbridge-decision"]]
         filler = small_disk / "filler"
-        with filler.open("wb", buffering=0) as out:
-            try:
-                while True:
-                    out.write(b"\0" * 4096)
-            except OSError:
-                pass
+        with filler.open("wb", buffering=0) as out, contextlib.suppress(OSError):
+            while True:
+                out.write(b"\0" * 4096)
         statuses, refused = set(), 0
         for _ in range(5000):  # room that was reserved before holds a thousand records
-            reply = ask(gateway)
+            reply = ask_again()
             statuses.add(reply.status_code)
             refused += reply.status_code == 503
             if refused == 100:
@@ -115,7 +117,7 @@ def test_a_full_disk_refuses_every_answer_and_serving_resumes_without_a_restart(
         assert httpx.get(f"{gateway.http}/v2/health/live").status_code == 200
         filler.unlink()
         for _ in range(3):
-            reply = ask(gateway)
+            reply = ask_again()
             assert reply.status_code == 200, reply.text
             acknowledged.append(reply.headers["x-weighbridge-decision"])
     verified = gateway.cli("audit", "verify")
