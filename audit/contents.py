@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from .boundary import Boundary
+from .bundle import Bundle
 from .canonical import dumps
 from .completeness import Completeness, Missing
 from .errors import EventInvalid
@@ -24,6 +25,7 @@ from .prunecheck import PruningChecker
 from .record import ALL, field_names
 
 _EVENT_STEP, _COMPLETE_STEP = 6, 7
+_AT_ONCE = 256
 _FIELDS = {(kind.type, kind.schema): field_names(kind) for kind in ALL}
 
 
@@ -44,15 +46,34 @@ class ContentChecker:
         self._found = found
         self._forms = DecisionForms()
         self._decisions = _Ids()
+        self._held: list[tuple[int, Bundle]] = []
+        self._next = 0
         self.pruning = PruningChecker(found, boundary)
         self.last_time_us = 0
         self.erased: list[Erased] = []
         self.completeness = Completeness()
         self.pruning.resume(self.completeness)
 
-    def entries(self, first: int, entries: Sequence[bytes]) -> None:
-        """Check the next entries, the first of which is this leaf."""
-        found, start = self._forms.match(entries), 0
+    def entries(self, first: int, entries: Bundle) -> None:
+        """Take the next entries, the first of which is this leaf; `finish` checks the last ones."""
+        if self._held and first != self._next:
+            self._check_held()
+        self._held.append((first, entries))
+        self._next = first + len(entries)
+        if self._next - self._held[0][0] >= _AT_ONCE:
+            self._check_held()
+
+    def _check_held(self) -> None:
+        """Check some hundred entries: each kind of work then finds the caches as it left them."""
+        held, self._held = self._held, []
+        if not held:
+            return
+        bundles = [entries for _, entries in held]
+        found, first, start = self._forms.match(bundles), held[0][0], 0
+        if None not in found:
+            self._plain_decisions(first, found)
+            return
+        entries = list(chain.from_iterable(bundles))
         while start < len(found):
             end = found.index(None, start) if None in found[start:] else len(found)
             if start < end:
@@ -69,7 +90,7 @@ class ContentChecker:
         if not self._decisions.add(first, ids):
             for leaf, event_id in enumerate(ids, first):
                 self._once(leaf, event_id)
-        numbers = list(map(int, seqs))
+        numbers: list[int] = orjson.loads(b"[" + b",".join(seqs) + b"]")
         for instance in dict.fromkeys(instances):
             places: Sequence[int] = range(len(ids))
             own = numbers
@@ -111,7 +132,8 @@ class ContentChecker:
             self.last_time_us = max(self.last_time_us, time_us)
 
     def finish(self, in_flight_s: float) -> None:
-        """Check that nothing is missing."""
+        """Check what is left, and that nothing is missing."""
+        self._check_held()
         self.pruning.finish()
         for missing in self.completeness.missing():
             self._missing(missing, in_flight_s)

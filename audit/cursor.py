@@ -50,10 +50,10 @@ class WalCursor:
         with self._open() as file:
             file.seek(self._offset)
             while header := parse_header(file.read(FRAME_HEADER_BYTES)):
-                if header.first + header.count > leaf:
+                if header.first + header.leaf_count > leaf:
                     return
                 self._offset = file.seek(header.length, os.SEEK_CUR)
-                self.leaf = header.first + header.count
+                self.leaf = header.first + header.leaf_count
         # What stopped us may be the end or damage; `frames` tells which.
 
     def frames(self, upto: Position) -> Iterator[Frame]:
@@ -73,7 +73,7 @@ class WalCursor:
             for frame in scan(file, offset=self._offset, first=self.leaf, end=end):
                 if isinstance(frame, Damage):
                     raise self._damaged(frame)
-                self._offset, self.leaf = frame.end, frame.first + frame.count
+                self._offset, self.leaf = frame.end, frame.first + frame.leaf_count
                 yield frame
 
     def _next_segment(self, upto: Position) -> None:

@@ -23,13 +23,12 @@ Read next: wal.py (what may be cut, and who decides).
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from isal.isal_zlib import crc32
 
-from .tiles import format_bundle, parse_bundle
+from .bundle import Bundle, format_bundle
 
 SEGMENT_MAGIC = b"WBWAL1\r\n"
 FRAME_MAGIC = b"\xf5WB\xfe"
@@ -49,14 +48,13 @@ class Watermark(NamedTuple):
     subjects: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A whole frame: where it lies, which leaves it holds, and its unparsed body."""
 
     offset: int
     end: int
     first: int
-    count: int
+    leaf_count: int
     watermark: Watermark
     body: bytes
 
@@ -66,15 +64,22 @@ class Frame:
         Raises:
             ValueError: the lengths do not add up although the checksum did.
         """
-        return parse_bundle(self.body, self.count)
+        return list(self.bundle())
+
+    def bundle(self) -> Bundle:
+        """The same, cut only when they are asked for.
+
+        Raises:
+            ValueError: as `entries`.
+        """
+        return Bundle.parse(self.body, self.leaf_count)
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The parsed header of a frame."""
 
     first: int
-    count: int
+    leaf_count: int
     length: int
     watermark: Watermark
     body_crc: int
@@ -156,7 +161,7 @@ def scan(
         yield frame
         if isinstance(frame, Damage):
             return
-        offset, first = frame.end, frame.first + frame.count
+        offset, first = frame.end, frame.first + frame.leaf_count
 
 
 def only_zeros(file: BinaryIO) -> bool:
@@ -180,7 +185,7 @@ def _read_frame(file: BinaryIO, raw: bytes, offset: int, first: int) -> Frame | 
     if crc32(body) != header.body_crc:
         return Damage(offset, "a body with a matching checksum", "a different checksum")
     end = offset + FRAME_HEADER_BYTES + header.length
-    return Frame(offset, end, header.first, header.count, header.watermark, body)
+    return Frame(offset, end, header.first, header.leaf_count, header.watermark, body)
 
 
 def next_frame_after(data: bytes, start: int) -> int | None:

@@ -3,8 +3,7 @@ r"""What the canonical bytes of a decision look like, as one regular expression.
 Parsing a record and writing it again, to see whether its bytes are the canonical ones, takes longer
 than all of its hashing. But the fields of a decision are known, and their order; so nearly every
 one can be told by its form alone, in one pass that builds no values. Many share what their gateway
-says once: of a kind that was seen, what stands before the id is compared, and in the rest the
-shared values are looked for as they stood.
+says once: of a kind that was seen, the shared values are looked for as they stood.
 Rule: it matches only bytes that are canonical, have exactly a decision's fields, an id, an
 instance, a number from 1 and a time that are well-formed. A decision may be all that and not match
 (an older schema, text beyond ASCII or with escapes, counts of two labels, numbers from 10^15); then
@@ -14,13 +13,14 @@ Read next: contents.py.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from itertools import repeat
-from typing import Any, NamedTuple
+from itertools import chain, repeat
+from typing import Any, cast
 
 import orjson
 
+from .bundle import Bundle
 from .canonical import dumps
 from .events import Decision
 from .form import SHARED
@@ -28,7 +28,9 @@ from .form import SHARED
 __all__ = ["DecisionForms"]
 
 _KEPT_KINDS = 16
+_MISSES = 4096  # to learn a kind takes milliseconds
 _Said = tuple[bytes, ...]
+_Form = re.Match[bytes] | None
 
 _TEXT = r'"[ !#-\[\]-~]*+"'
 _NUMBER = r"(?:0|[1-9][0-9]{0,14}+)"
@@ -51,18 +53,14 @@ _FORMS = {
 }
 
 
-_NAMES = sorted({field.name for field in fields(Decision)} | set(_FORMS))
-_AT_ID = _NAMES.index("id")
+def _compiled(like: Mapping[str, Any] | None = None) -> re.Pattern[bytes]:
+    """A whole decision.
 
-
-def _pattern(names: Sequence[str], like: Mapping[str, Any] | None = None) -> str:
-    """These fields one after another.
-
-    With `like`, the shared ones as they stand there, and others missing only where they are.
+    With `like`, the shared fields as they stand there, and others missing only where they are.
     """
     kinds = {field.name: field.type for field in fields(Decision)}
     parts = []
-    for name in names:
+    for name in sorted(kinds.keys() | _FORMS.keys()):
         form = _FORMS.get(name) or _KINDS[kinds[name]]
         if like is not None and name not in _FORMS:
             if name in SHARED or like[name] is None:
@@ -70,48 +68,51 @@ def _pattern(names: Sequence[str], like: Mapping[str, Any] | None = None) -> str
             elif type(like[name]) is str:
                 form = _TEXT
         parts.append(f'"{name}":{form}')
-    return ",".join(parts)
+    return re.compile(rf"\{{{','.join(parts)}\}}".encode())
 
 
-_WHOLE = re.compile(rf"\{{{_pattern(_NAMES)}\}}".encode())
-
-
-class _Kind(NamedTuple):
-    """Decisions that agree in what a gateway says once (form.py): their head, and the rest."""
-
-    head: bytes
-    rest: Callable[[bytes, int], "re.Match[bytes] | None"]
+_WHOLE = _compiled()
 
 
 class DecisionForms:
     """Tells decisions by their form; learns a few kinds of them, and looks at less of those."""
 
     def __init__(self) -> None:
-        self._kinds: list[_Kind] = []
+        self._kinds: list[re.Pattern[bytes]] = []  # the one that was seen last is the first
+        self._misses = 0
 
-    def match(self, entries: Sequence[bytes]) -> list[_Said | None]:
+    def match(self, bundles: Sequence[Bundle]) -> list[_Said | None]:
         """For each entry its id, instance, seq and time_us as they stand there; None = parse it."""
-        if self._kinds:
-            head, rest = self._kinds[0]
-            if all([entry.startswith(head) for entry in entries]):  # noqa: C419  twice as quick
-                forms = list(map(rest, entries, repeat(len(head))))
-                if None not in forms:
-                    return [form.groups() for form in forms if form is not None]
-        return [self._said(entry) for entry in entries]
+        forms = self._of_first_kind(bundles)
+        if None in forms:
+            for place, entry in enumerate(chain.from_iterable(bundles)):
+                if forms[place] is None:
+                    forms[place] = self._form(entry)
+            return [None if form is None else form.groups() for form in forms]
+        return list(map(re.Match.groups, cast("list[re.Match[bytes]]", forms)))
 
-    def _said(self, entry: bytes) -> _Said | None:
-        for head, rest in self._kinds:
-            if entry.startswith(head):
-                form = rest(entry, len(head))
-                if form is not None:
-                    return form.groups()
+    def _of_first_kind(self, bundles: Sequence[Bundle]) -> list[_Form]:
+        if not self._kinds:
+            return [None] * sum(map(len, bundles))
+        datas = chain.from_iterable([repeat(bundle.data, len(bundle)) for bundle in bundles])
+        starts = chain.from_iterable([bundle.starts for bundle in bundles])
+        ends = chain.from_iterable([bundle.ends for bundle in bundles])
+        return list(map(self._kinds[0].fullmatch, datas, starts, ends))
+
+    def _form(self, entry: bytes) -> _Form:
+        for kind in self._kinds:
+            form = kind.fullmatch(entry)
+            if form is not None:
+                self._kinds.remove(kind)
+                self._kinds.insert(0, kind)
+                return form
         form = _WHOLE.fullmatch(entry)
-        if form is None:
-            return None
-        if len(self._kinds) < _KEPT_KINDS:
-            self._learn(entry, entry[: form.start("id") - len('"id":"')])
-        return form.groups()
+        if form is not None:
+            self._missed(entry)
+        return form
 
-    def _learn(self, entry: bytes, head: bytes) -> None:
-        rest = _pattern(_NAMES[_AT_ID:], orjson.loads(entry))
-        self._kinds.insert(0, _Kind(head, re.compile(rf"{rest}\}}".encode()).fullmatch))
+    def _missed(self, entry: bytes) -> None:
+        self._misses += 1
+        if len(self._kinds) < _KEPT_KINDS or self._misses % _MISSES == 0:
+            self._kinds.insert(0, _compiled(orjson.loads(entry)))
+            del self._kinds[_KEPT_KINDS:]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from .boundary import Boundary, current_segments
+from .bundle import Bundle
 from .errors import LogDamaged
 from .findings import Collector
 from .frames import (
@@ -27,20 +28,16 @@ from .frames import (
     segments,
 )
 from .marker import MARKER_NAME, Position, recover_marker
-from .tiles import WIDTH, Tile, parse_bundle
+from .tiles import WIDTH, Tile
 
 _STEP, _MARKER_STEP = 2, 8
 
 
 class Run(NamedTuple):
-    """Leaves that follow one another; `entries` is None for one that is lost.
-
-    `bundle` is `format_bundle(entries)`, where a group held just that.
-    """
+    """Leaves that follow one another; `entries` is None for one that is lost."""
 
     first: int
-    entries: list[bytes] | None
-    bundle: bytes | None = None
+    entries: Bundle | None
 
 
 class WalLeaves:
@@ -169,13 +166,13 @@ class WalLeaves:
         self._found.count("groups")
         self.watermark = frame.watermark
         try:
-            entries = frame.entries()
+            entries = frame.bundle()
         except ValueError as exc:
             self._found.problem(_STEP, str(exc), file=name, offset=frame.offset, leaf=self.count)
-            yield from self._from_bundles(frame.first + frame.count)
+            yield from self._from_bundles(frame.first + frame.leaf_count)
             return
         first, self.count = self.count, self.count + len(entries)
-        yield Run(first, entries, frame.body)
+        yield Run(first, entries)
 
     def _after(self, path: Path, name: str, damage: Damage) -> int | None:
         """Report damage; where the next group that can be believed begins, if there is one."""
@@ -228,15 +225,15 @@ class WalLeaves:
             self.count += max(1, len(entries))
             yield Run(first, entries or None)
 
-    def _bundle(self, index: int) -> list[bytes]:
+    def _bundle(self, index: int) -> Bundle:
         for width in range(WIDTH, 0, -1):
             path = self._directory / Tile(-1, index, width).path()
             if path.exists():
                 try:
-                    return parse_bundle(path.read_bytes(), width)
+                    return Bundle.parse(path.read_bytes(), width)
                 except ValueError:
                     continue  # step 4 names it
-        return []
+        return Bundle.of([])
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._directory))

@@ -22,6 +22,7 @@ from .errors import ProofError
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 _sha256 = hashlib.sha256
+_LEAF, _NODE = hashlib.sha256(b"\x00").copy, hashlib.sha256(b"\x01").copy  # quicker than new ones
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -34,18 +35,26 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return _sha256(b"\x01" + left + right).digest()
 
 
-def leaf_hashes(entries: Iterable[bytes]) -> list[bytes]:
+def leaf_hashes(entries: Iterable[bytes | memoryview]) -> list[bytes]:
     """The hashes of entries as leaves."""
-    sha256 = _sha256
-    return [sha256(b"\x00" + entry).digest() for entry in entries]
+    hashes, begin = [], _LEAF
+    for entry in entries:
+        leaf = begin()
+        leaf.update(entry)
+        hashes.append(leaf.digest())
+    return hashes
 
 
 def complete_root(hashes: Sequence[bytes]) -> bytes:
     """The root over 2**n adjacent hashes, n >= 0."""
-    sha256, row = _sha256, hashes
+    row, begin = hashes, _NODE
     while len(row) > 1:
-        pairs = zip(row[::2], row[1::2], strict=True)
-        row = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
+        above = []
+        for left, right in zip(row[::2], row[1::2], strict=True):
+            node = begin()
+            node.update(left + right)
+            above.append(node.digest())
+        row = above
     return row[0]
 
 

@@ -27,6 +27,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import BinaryIO
 
+from .bundle import format_bundle, parse_bundle
 from .canonical import dumps
 from .cosignature import with_signatures
 from .cosigned import read_cosigned
@@ -38,7 +39,7 @@ from .pack_readme import readme
 from .pack_zip import write_archive
 from .reader import LogReader
 from .rotation import KeyChain, chain_of
-from .tiles import HASH_BYTES, WIDTH, Tile, TileReader, format_bundle, parse_bundle
+from .tiles import HASH_BYTES, WIDTH, Tile, TileReader
 
 PACK_FORMAT = "weighbridge-evidence-pack/1"
 

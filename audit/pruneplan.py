@@ -217,7 +217,7 @@ def _records(
             if not leaf % _TURN:
                 time.sleep(0)  # the event loop beside this thread gets its turn at once
             yield leaf, body
-        if frame.first + frame.count >= end:
+        if frame.first + frame.leaf_count >= end:
             return
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .boundary import first_leaf, read_boundary
+from .bundle import Bundle
 from .cosignature import with_signatures
 from .cursor import WalCursor
 from .errors import LogDamaged, LogUnavailable, NoteError
@@ -158,15 +159,12 @@ class Publisher:
     def _feed(self, tiles: TileBuilder, upto: Position, stop: int | None = None) -> None:
         stop = upto.leaves if stop is None else stop
         while (group := self.fresh.take(tiles.size, stop)) is not None:
-            tiles.extend(group.entries, group.bundle, group.leaves)
+            tiles.extend(Bundle.of(group.entries, group.bundle), group.leaves)
         if tiles.size == stop:
             return
         self._cursor.seek(tiles.size)
         for frame in self._cursor.frames(upto):
-            if frame.first == tiles.size and frame.first + frame.count <= stop:
-                tiles.extend(frame.entries(), frame.body)
-            else:
-                tiles.extend(frame.entries()[tiles.size - frame.first : stop - frame.first])
+            tiles.extend(frame.bundle()[tiles.size - frame.first : stop - frame.first])
             if tiles.size == stop:
                 return
 

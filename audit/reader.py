@@ -73,7 +73,7 @@ class LogReader:
                 ) from exc
             low, high = max(start - frame.first, 0), stop - frame.first
             yield from enumerate(entries[low:high], start=frame.first + low)
-            if frame.first + frame.count >= stop:
+            if frame.first + frame.leaf_count >= stop:
                 return
 
     def entries(self, start: int | None = None, end: int | None = None) -> Iterator[Entry]:

@@ -10,18 +10,17 @@ its name, is whole and never changes. Nothing here decides what is true: a reade
 Read next: publish.py (who writes them), merkle.py (who reads hashes).
 """
 
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .bundle import Bundle, format_bundle, parse_bundle
 from .errors import LogDamaged
 from .files import replace_file
 from .merkle import Frontier, complete_root, leaf_hashes
 
 WIDTH = 256
 HASH_BYTES = 32
-_LENGTH = struct.Struct(">H")
 _AT_ONCE = 64
 
 
@@ -88,36 +87,6 @@ def partial_tiles_of(size: int) -> list[Tile]:
         if part:
             found.append(Tile(level, full, part))
     return found
-
-
-def format_bundle(entries: Sequence[bytes]) -> bytes:
-    """Entries behind their lengths; the inverse of `parse_bundle`."""
-    pack = _LENGTH.pack
-    return b"".join([part for entry in entries for part in (pack(len(entry)), entry)])
-
-
-def _bundle_bytes(entries: Sequence[bytes]) -> int:
-    """How long `format_bundle` of these would be."""
-    return sum(map(len, entries)) + _LENGTH.size * len(entries)
-
-
-def parse_bundle(data: bytes, count: int) -> list[bytes]:
-    """Exactly `count` entries that fill `data` exactly; the inverse of `format_bundle`.
-
-    Raises:
-        ValueError: the lengths do not add up.
-    """
-    entries, position, unpack = [], 0, _LENGTH.unpack_from
-    try:
-        for _ in range(count):
-            start = position + 2
-            position = start + unpack(data, position)[0]
-            entries.append(data[start:position])
-    except struct.error as exc:
-        raise ValueError(f"it ends before entry {len(entries)} of {count}") from exc
-    if position != len(data):
-        raise ValueError(f"its {count} entries take {position} bytes, it has {len(data)}")
-    return entries
 
 
 class TileReader:
@@ -205,33 +174,27 @@ class TileBuilder:
 
     def append(self, entry: bytes) -> None:
         """Take the next entry; see `extend`."""
-        self.extend([entry])
+        self.extend(Bundle.of([entry]))
 
-    def extend(
-        self,
-        entries: Sequence[bytes],
-        bundle: bytes | None = None,
-        leaves: Sequence[bytes] | None = None,
-    ) -> None:
+    def extend(self, entries: Bundle, leaves: Sequence[bytes] | None = None) -> None:
         """Take the next entries. What the sink raises leaves this builder spoilt.
 
         Args:
             entries: any number.
-            bundle: `format_bundle(entries)`, where the caller has it already.
-            leaves: their hashes, likewise.
+            leaves: their hashes, where the caller has them already.
 
         Cost: two hashes an entry, those of the nodes when their tile is full.
         """
-        bundle = format_bundle(entries) if bundle is None else bundle
-        start, offset, row = 0, 0, self._rows[0]
+        start, row = 0, self._rows[0]
         while start < len(entries):
             piece = entries[start : start + min(WIDTH - len(row), self._at_once)]
-            row += leaf_hashes(piece) if leaves is None else leaves[start : start + len(piece)]
+            if leaves is None:
+                row += leaf_hashes(piece.views())
+            else:
+                row += leaves[start : start + len(piece)]
             start += len(piece)
             self.size += len(piece)
-            end = len(bundle) if start == len(entries) else offset + _bundle_bytes(piece)
-            self._bundle.append(bundle[offset:end])
-            offset = end
+            self._bundle.append(piece.raw)
             if leaves is None:
                 self._pause()
             if len(row) == WIDTH:

@@ -325,7 +325,7 @@ def _read_segment(path: Path, tail: _Tail, acknowledged: int, *, last: bool) -> 
             if isinstance(frame, Damage):
                 cut = _judge(path, frame, leaves=leaves, acknowledged=acknowledged, last=last)
                 break
-            leaves += frame.count
+            leaves += frame.leaf_count
             before, watermark = watermark, frame.watermark
             last_frame, end = frame.offset, frame.end
     position = Position(leaves, first, end)

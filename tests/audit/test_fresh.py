@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit import fresh as module
+from audit.bundle import format_bundle
 from audit.fresh import Fresh, Stored
 from audit.merkle import leaf_hashes
 from audit.notary import Notary
 from audit.publish import Publisher
 from audit.testing import check_log
-from audit.tiles import format_bundle
 from tests.audit.worlds import ORIGIN, append, decision, make_keyring
 
 

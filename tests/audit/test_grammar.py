@@ -6,6 +6,7 @@ import orjson
 import pytest
 from hypothesis import given
 
+from audit.bundle import Bundle
 from audit.canonical import is_canonical
 from audit.grammar import DecisionForms
 from audit.record import Decision, encode, field_names
@@ -15,8 +16,8 @@ from tests.audit.worlds import decision
 PLAIN = encode(decision(7))
 
 
-def said(*entries):
-    return DecisionForms().match(entries)
+def said(*entries, forms=None):
+    return (forms or DecisionForms()).match([Bundle.of(entries)])
 
 
 def parsed(entry):
@@ -88,12 +89,12 @@ def test_what_is_no_canonical_decision_is_left_to_parsing(old, new):
 
 def test_random_changes_are_judged_as_parsing_judges_them():
     source, forms = random.Random(5), DecisionForms()
-    forms.match([PLAIN])
+    said(PLAIN, forms=forms)
     for _ in range(20_000):
         entry = bytearray(PLAIN)
         for _ in range(source.randrange(1, 4)):
             entry[source.randrange(len(entry))] = source.choice(b'0123789af"\\{}[]:, \n.-\x80z')
-        (found,) = forms.match([bytes(entry)])
+        (found,) = said(bytes(entry), forms=forms)
         assert found is None or found == parsed(bytes(entry))
 
 
@@ -107,8 +108,8 @@ def test_a_form_never_says_more_than_parsing(made):
 def test_many_heads_are_told_apart():
     made = [encode(decision(n, arm_served=f"arm {n % 12}")) for n in range(1, 200)]
     forms = DecisionForms()
-    assert forms.match(made) == [parsed(entry) for entry in made]
-    assert forms.match(made[:1]) == [parsed(made[0])]
+    assert said(*made, forms=forms) == [parsed(entry) for entry in made]
+    assert said(*made[:1], forms=forms) == [parsed(made[0])]
 
 
 def test_kinds_that_differ_behind_the_id_are_told_apart_however_many():
@@ -129,15 +130,25 @@ def test_kinds_that_differ_behind_the_id_are_told_apart_however_many():
     forms = DecisionForms()
     expected = [parsed(entry) for entry in made]
     assert None not in expected
-    assert forms.match(made) == expected
-    assert forms.match(made) == expected, "with what was learned"
-    assert [forms.match([entry])[0] for entry in made] == expected
+    assert said(*made, forms=forms) == expected
+    assert said(*made, forms=forms) == expected, "with what was learned"
+    assert [said(entry, forms=forms)[0] for entry in made] == expected
 
 
 def test_a_value_like_a_learned_one_is_not_taken_for_it():
     forms = DecisionForms()
-    assert forms.match([encode(decision(1, route="a.c"))]) != [None]
+    assert said(encode(decision(1, route="a.c")), forms=forms) != [None]
     for other in ("abc", "a.cd", "A.C"):
         entry = encode(decision(2, route=other))
-        assert forms.match([entry]) == [parsed(entry)]
-        assert forms.match([entry.replace(b'"route":"', b'"route": "')]) == [None]
+        assert said(entry, forms=forms) == [parsed(entry)]
+        assert said(entry.replace(b'"route":"', b'"route": "'), forms=forms) == [None]
+
+
+def test_a_kind_that_comes_late_is_learned_too():
+    forms = DecisionForms()
+    early = [encode(decision(n, version=str(n))) for n in range(1, 40)]
+    assert said(*early, forms=forms) == [parsed(entry) for entry in early]
+    late = [encode(decision(n, version="late")) for n in range(1, 5_000)]
+    assert said(*late, forms=forms) == [parsed(entry) for entry in late]
+    assert forms._kinds[0].fullmatch(late[0])
+    assert said(*early, *late, forms=forms) == [parsed(entry) for entry in [*early, *late]]

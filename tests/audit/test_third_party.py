@@ -12,11 +12,12 @@ import pytest
 from pymerkle import InmemoryTree
 from pymerkle import verify_inclusion as pymerkle_verifies
 
+from audit.bundle import parse_bundle
 from audit.merkle import consistency_proof, inclusion_proof, leaf_hash
 from audit.prove import prove
 from audit.publish import read_checkpoint
 from audit.reader import LogReader
-from audit.tiles import TileReader, parse_bundle, tiles_of
+from audit.tiles import TileReader, tiles_of
 from tests.audit.worlds import build_world
 
 SIZE = 600

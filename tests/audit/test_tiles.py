@@ -4,14 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audit.bundle import Bundle, format_bundle, parse_bundle
 from audit.errors import LogDamaged
 from audit.merkle import LeafHashes, inclusion_proof, leaf_hash, range_root
 from audit.tiles import (
     Tile,
     TileBuilder,
     TileReader,
-    format_bundle,
-    parse_bundle,
     partial_tiles_of,
     tiles_of,
     write_tile,
@@ -118,6 +117,18 @@ def test_a_missing_or_short_tile_is_named(tmp_path):
 @given(st.lists(st.binary(max_size=300), max_size=20))
 def test_a_bundle_reads_back_as_it_was_written(entries):
     assert parse_bundle(format_bundle(entries), len(entries)) == entries
+
+
+@given(st.lists(st.binary(max_size=300), max_size=20), st.data())
+def test_a_part_of_a_bundle_is_those_entries(entries, data):
+    first, last = sorted(data.draw(st.integers(0, len(entries))) for _ in range(2))
+    whole = Bundle.parse(format_bundle(entries), len(entries))
+    made = Bundle.of(entries, whole.data)
+    for bundle in (whole, made):
+        part = bundle[first:last]
+        assert list(part) == [part[at] for at in range(len(part))] == entries[first:last]
+        assert [bytes(view) for view in part.views()] == entries[first:last]
+        assert part.raw == format_bundle(entries[first:last])
 
 
 @given(st.lists(st.binary(max_size=9), min_size=1, max_size=5), st.data())

@@ -80,7 +80,7 @@ def last_watermark(directory):
     for path in sorted((directory / "wal").glob("*.wal")):
         with path.open("rb") as file:
             for frame in scan(file, first=first):
-                watermark, first = frame.watermark, frame.first + frame.count
+                watermark, first = frame.watermark, frame.first + frame.leaf_count
     return watermark
 
 
@@ -187,7 +187,7 @@ def test_a_segment_spliced_in_from_a_log_with_another_past_is_found(victim):
     spliced = format_segment_header(first)
     for frame in frames:
         start = frame.first - first
-        entries = other[start : start + frame.count]
+        entries = other[start : start + frame.leaf_count]
         spliced += format_frame(frame.first, entries, frame.watermark)
     path.write_bytes(spliced)
     found = problems(victim)

@@ -332,7 +332,7 @@ async def test_answers_of_one_turn_reach_the_log_together(tmp_path, keyring) -> 
     assert len({record.unit_ref for record, _ in found}) == 20
     await notary.close()
     with (tmp_path / "log/wal/00000000000000000000.wal").open("rb") as file:
-        assert [frame.count for frame in scan(file, first=0)] == [1, 20]
+        assert [frame.leaf_count for frame in scan(file, first=0)] == [1, 20]
 
 
 async def test_a_caller_who_leaves_while_gaps_are_explained_loses_none(keyring) -> None:
