@@ -67,7 +67,7 @@ def write_all(files: FileLayer, fd: int, data: bytes, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
-def replace_file(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
+def replace_file(path: Path | str, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
     """Put `data` at `path` atomically: a reader sees the old bytes or the new ones, never a mix.
 
     If we crash before the rename, the old file stands and a `.tmp` is left over; after it, the
@@ -76,7 +76,7 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
     Raises:
         OSError: nothing was replaced.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = f"{path}.tmp"  # text, because thousands of tiles are written so
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         write_all(OsFiles(), fd, data, 0)
@@ -85,13 +85,13 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
         else:  # begin to: all at once, seconds later, would keep the disk from whoever syncs then
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError:
-        temporary.unlink()
+        os.unlink(temporary)  # noqa: PTH108
         raise
     finally:
         os.close(fd)
-    temporary.replace(path)
+    os.replace(temporary, path)  # noqa: PTH105
     if durable:
-        fsync_directory(path.parent)
+        fsync_directory(Path(path).parent)
 
 
 def fsync_directory(directory: Path) -> None:

@@ -10,7 +10,9 @@ its name, is whole and never changes. Nothing here decides what is true: a reade
 Read next: publish.py (who writes them), merkle.py (who reads hashes).
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -260,20 +262,22 @@ def write_tile(directory: Path, tile: Tile, data: bytes) -> None:
     Raises:
         OSError: it is not there.
     """
-    path = directory / tile.path()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = f"{directory}/{tile.path()}"
     # If we crash here, the tile is missing or whole; missing ones are rebuilt on open.
-    replace_file(path, data, durable=False)
+    try:
+        replace_file(path, data, durable=False)
+    except FileNotFoundError:  # it is the first of its folder
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, data, durable=False)
     if tile.width == WIDTH:
-        _drop_partials(path)
+        _drop_partials(f"{path}.p")
 
 
-def _drop_partials(full: Path) -> None:
-    folder = full.with_name(full.name + ".p")
-    if folder.is_dir():
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+def _drop_partials(folder: str) -> None:
+    with suppress(FileNotFoundError):  # mostly there are none
+        for name in os.listdir(folder):  # noqa: PTH208  quick
+            os.unlink(f"{folder}/{name}")  # noqa: PTH108
+        os.rmdir(folder)  # noqa: PTH106
 
 
 def _read_either(partial: Path, full: Path) -> bytes:
