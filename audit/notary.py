@@ -3,9 +3,8 @@
 Rules:
 1. Natural batching: an idle notary writes at once; what arrives while one fdatasync runs is the
    next group. No timer delays an append.
-2. Groups are written on the event loop and synced by another process (groups.py); one thread signs
-   checkpoints and, between them, prepares the next one, in short pieces, since the loop cannot go
-   on meanwhile. Whoever waits for a group is told in one callback of the loop.
+2. Groups are written on the event loop and synced by another process (groups.py). Whoever waits for
+   a group is told in one callback of the loop. Another thread signs (checkpointing.py).
 3. A group fails as a whole with LogUnavailable, and nothing in it was acknowledged. The next
    append tries again: there is no broken state that needs a restart.
 4. An append that was cancelled is written all the same: its sequence number leaves no gap.
@@ -20,20 +19,13 @@ reader.py (reading there).
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from .blobs import Payload, as_payloads
-from .errors import (
-    AuditError,
-    EventConflict,
-    LogOverloaded,
-    LogUnavailable,
-)
+from .checkpointing import Checkpoints
+from .errors import AuditError, EventConflict, LogOverloaded, LogUnavailable
 from .events import Event
 from .files import FileLayer
 from .groups import GroupWriter, Pending
@@ -44,14 +36,7 @@ from .note import Checkpoint, Signer, VerifierKey
 from .olderids import OlderIds
 from .prove import prove
 from .reader import LogReader
-from .receipts import (
-    PROMISED,
-    RECENT_EVENTS,
-    Durability,
-    Receipt,
-    RecentEvents,
-    Told,
-)
+from .receipts import PROMISED, RECENT_EVENTS, Durability, Receipt, RecentEvents, Told
 from .record import encode, subject_of
 from .syncer import Syncer
 from .wal import SEGMENT_BYTES, RecoveryReport
@@ -60,8 +45,6 @@ __all__ = ["Durability", "Notary", "Receipt"]
 
 _LOGGER = logging.getLogger("weighbridge.audit")
 _T = TypeVar("_T")
-_PREPARE_ENTRIES = 512
-_PAUSE_S = 5e-5
 _SYNCER_S = 1.0
 _NO_PAYLOADS: Mapping[str, bytes] = {}
 
@@ -100,19 +83,13 @@ class Notary:
         self._bound_s = bound_s
         self._loop = asyncio.get_running_loop()
         self._groups = GroupWriter(self._loop, log, syncer, self._resolve, self._reject)
-        self._signer = ThreadPoolExecutor(1, thread_name_prefix="audit-signer")
         self._closed = False
-        self._due = asyncio.Event()
-        self._checkpoint_entries = 0
-        self._prepared = log.position.leaves
-        self._publishing: asyncio.Task[None] | None = None
         self._older = OlderIds(directory, remembered=remembered, under_way=2 * max_pending)
         self._recent = RecentEvents(remembered, forgotten=self._older.add)
         self._asking: set[asyncio.Task[None]] = set()
         self._joined: dict[str, list[Told]] = {}
         self.failure: str | None = None
-        self.checkpoint_failure: str | None = None
-        self.on_checkpoint: Callable[[], None] = lambda: None  # in the signer's thread
+        self.checkpoints = Checkpoints(log)
 
     @classmethod
     async def open(
@@ -175,15 +152,13 @@ class Notary:
         if log.recovered.cut is not None:
             _LOGGER.warning("recovered the log: cut a torn tail, %s", log.recovered.cut)
         try:
-            await notary._in_signer(notary._seed_recent)
+            await notary.checkpoints.in_thread(notary._seed_recent)
             await syncer.started(_SYNCER_S)
         except BaseException:  # re-raised: only the lock must not stay taken
             syncer.close()
             log.close()
             raise
-        log.pause_with(lambda: time.sleep(_PAUSE_S))
-        notary._checkpoint_entries = checkpoint_entries
-        notary._publishing = asyncio.create_task(notary._publish_regularly(checkpoint_interval_s))
+        notary.checkpoints.start(interval_s=checkpoint_interval_s, entries=checkpoint_entries)
         return notary
 
     @property
@@ -366,7 +341,7 @@ class Notary:
         Raises:
             LogUnavailable: the disk refused; the last checkpoint stands.
         """
-        return await self._in_signer(self._publish)
+        return await self.checkpoints.now()
 
     @property
     def verifier_key(self) -> VerifierKey:
@@ -379,9 +354,7 @@ class Notary:
         Raises:
             LogUnavailable: the disk refused; the old key goes on.
         """
-        signed = await self._in_signer(lambda: self._log.rotate(signer, leaf))
-        self.on_checkpoint()
-        return signed
+        return await self.checkpoints.rotate(signer, leaf)
 
     async def prove(self, index: int) -> str:
         """The tlog-proof of a durable leaf, signing a checkpoint first if none covers it."""
@@ -413,15 +386,10 @@ class Notary:
         lost = await self._groups.drain()
         if lost:
             _LOGGER.error("closing although %d promised records could not be stored", lost)
-        if self._publishing is not None:
-            self._publishing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._publishing
-        await self._publish_once()
+        await self.checkpoints.stop()
         await asyncio.to_thread(self._older.close)
         await self._groups.run(self._log.close)
         self._groups.shutdown()
-        self._signer.shutdown()
 
     def _tell(
         self, pending: Pending, receipt: Receipt | None, error: AuditError | None = None
@@ -442,9 +410,7 @@ class Notary:
                 self._recent.put(pending.event_id, pending.leaf, receipt)
             self._tell(pending, receipt)
         self.failure = None
-        if self.size >= self._prepared + min(_PREPARE_ENTRIES, self._checkpoint_entries):
-            self._prepared = self.size
-            self._due.set()
+        self.checkpoints.grown(self.size)
 
     def _reject(self, group: list[Pending], error: AuditError) -> None:
         if self.failure is None:
@@ -455,41 +421,6 @@ class Notary:
             refusal = LogUnavailable(str(error))
             refusal.__cause__ = error
             self._tell(pending, None, refusal)  # nobody, if it was acknowledged before the sync
-
-    async def _publish_regularly(self, interval_s: float) -> None:
-        """Sign a grown log at every interval, or sooner; in between, prepare for it."""
-        until = self._loop.time() + interval_s
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(until):
-                    await self._due.wait()
-            self._due.clear()
-            unsigned = self.size - self._log.signed.size
-            if unsigned >= self._checkpoint_entries or self._loop.time() >= until:
-                until = self._loop.time() + interval_s
-                if unsigned:
-                    await self._publish_once()
-            else:
-                with suppress(AuditError):  # publishing meets it again, and says so
-                    await self._in_signer(self._log.prepare)
-
-    async def _publish_once(self) -> None:
-        try:
-            await self._in_signer(self._publish)
-        except Exception as error:  # noqa: BLE001 - signing must go on; readiness shows why
-            # Receipts stay valid; the next round signs them.
-            _LOGGER.warning("could not sign a checkpoint: %s", error)
-            self.checkpoint_failure = str(error)
-        else:
-            self.checkpoint_failure = None
-
-    def _publish(self) -> Checkpoint:
-        signed = self._log.publish()
-        self.on_checkpoint()
-        return signed
-
-    async def _in_signer(self, work: Callable[[], "_T"]) -> "_T":
-        return await self._loop.run_in_executor(self._signer, work)
 
     def _seed_recent(self) -> None:
         """Learn the ids of the log, so that a retry after a restart finds its record."""

@@ -132,7 +132,7 @@ class LocalLedger:
             parse_witnesses(settings.witnesses),
         )
         self._stack.callback(self.cosigning.close)
-        self.notary.on_checkpoint = self.cosigning.wake
+        self.notary.checkpoints.on_signed = self.cosigning.wake
         self.cosigning.start()
         settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.seals = await asyncio.to_thread(Seals, settings.log_dir, self.keyring, create=True)
@@ -288,7 +288,7 @@ class LocalLedger:
             "leaves": self.notary.size,
             "signed": self.notary.signed.size,
             "failure": self.notary.failure,
-            "checkpoint_failure": self.notary.checkpoint_failure,
+            "checkpoint_failure": self.notary.checkpoints.failure,
         }
 
     def _erased(self, unit_ref: str) -> None:

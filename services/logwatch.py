@@ -74,7 +74,7 @@ class LogWatch:
             )
             self._since = None
         await self._state(
-            "checkpoint_not_signed", "warn", self._notary.checkpoint_failure, witness=None
+            "checkpoint_not_signed", "warn", self._notary.checkpoints.failure, witness=None
         )
         for state in self._witnesses():
             why = state.failure if state.alarm else None

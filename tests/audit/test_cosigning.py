@@ -53,7 +53,7 @@ async def test_each_new_checkpoint_of_a_living_log_is_cosigned(tmp_path):
     with running(tmp_path / "w", key) as witness:
         notary = await Notary.open(directory, keyring, origin=ORIGIN, checkpoint_interval_s=0.05)
         cosigning = Cosigning(directory, key, [witness.address])
-        notary.on_checkpoint = cosigning.wake
+        notary.checkpoints.on_signed = cosigning.wake
         cosigning.start()
         for seq in range(1, 301):
             await append(notary, decision(seq))

@@ -26,12 +26,12 @@ async def test_each_is_on_record_once_when_it_can_be(tmp_path):
     await notary.append(decision(1))
     await watch.look()
     states[0] = WitnessState("example.org/w", 3, "it saw another tree", alarm=True)
-    notary.checkpoint_failure = "no space left on device"
+    notary.checkpoints.failure = "no space left on device"
     for _ in range(3):
         await watch.look()
-    notary.checkpoint_failure = None
+    notary.checkpoints.failure = None
     await watch.look()
-    notary.checkpoint_failure = "no space left on device"
+    notary.checkpoints.failure = "no space left on device"
     await watch.look()
     await notary.close()
     found = [e.event for e in LogReader(tmp_path / "log").entries() if isinstance(e.event, Alert)]
