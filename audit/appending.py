@@ -5,6 +5,7 @@ subject and payloads follows here, for a notary's client and for the double in t
 Read next: notary.py (who stores), link_client.py (who asks).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from .blobs import Payload, as_payloads
@@ -17,7 +18,7 @@ __all__ = ["NO_PAYLOADS", "EventAppender"]
 NO_PAYLOADS: Mapping[str, bytes] = {}
 
 
-class EventAppender:
+class EventAppender(ABC):
     """Appends events where `append_encoded` appends their bytes."""
 
     async def append(
@@ -40,6 +41,7 @@ class EventAppender:
             event.id, encode(event), payloads=kept, durability=durability
         )
 
+    @abstractmethod
     async def append_encoded(
         self,
         event_id: str,
@@ -49,4 +51,3 @@ class EventAppender:
         durability: Durability | None = None,
     ) -> Receipt:
         """As `append`, for bytes that `encode` made; see Notary.append_encoded."""
-        raise NotImplementedError

@@ -9,6 +9,7 @@ Read next: wire.py (the bytes), link_server.py and link_client.py (the two ends)
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import cast
 
 from .wire import HEAD, MAX_FRAME_BYTES
@@ -19,7 +20,7 @@ FRAME_S = 30.0
 _WRITE_BYTES = 1 << 20
 
 
-class FrameStream(asyncio.Protocol):
+class FrameStream(asyncio.Protocol, ABC):
     """One end of a connection. A subclass handles `greeted`, `frame` and `ended`."""
 
     transport: asyncio.Transport
@@ -44,17 +45,17 @@ class FrameStream(asyncio.Protocol):
         """
         return 0
 
+    @abstractmethod
     def frame(self, number: int, kind: int, body: bytes) -> None:
         """Take one frame.
 
         Raises:
             ValueError: it makes no sense; the connection ends.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def ended(self, reason: str) -> None:
         """The connection is over."""
-        raise NotImplementedError
 
     def send(self, data: bytes) -> None:
         """Write, at the end of this turn of the loop."""
