@@ -69,6 +69,11 @@ class Bundle(Sequence[bytes]):
         view = memoryview(self.data)
         return [view[start:end] for start, end in zip(self.starts, self.ends, strict=True)]
 
+    def without(self, head: bytes) -> list[int]:
+        """The places of the entries that do not begin with `head`."""
+        begins = self.data.startswith
+        return [place for place, start in enumerate(self.starts) if not begins(head, start)]
+
     def __len__(self) -> int:
         return len(self.ends)
 

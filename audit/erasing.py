@@ -11,21 +11,23 @@ Read next: subjects.py (the data keys), seals.py (the keys of sealed parts), soc
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+from .bundle import Bundle
 from .errors import EventInvalid, HoldStands, LogUnavailable, NotFound
 from .events import Erasure, Event, LegalHold, Pruned
 from .mentions import Mentions, unit_ref_in
 from .notary import Notary
 from .reader import LogReader
-from .record import decode, new_id, now_us, original
+from .record import DECISION_BEGINS, decode, new_id, now_us, original
 from .seals import Seals, is_erased
 
 __all__ = ["Erased", "Erasing", "Standing"]
 
 _LOGGER = logging.getLogger("weighbridge.audit")
+_AT_ONCE = 65_536
 _ERASURE, _HOLD, _PRUNED = b'"type":"erasure"', b'"type":"legal_hold"', b'"type":"pruned"'
 _MAX_TEXT = 1024
 
@@ -76,27 +78,43 @@ class Standing:
             self.holds.pop(event.unit_ref, None)
 
     def catch_up(self, reader: LogReader) -> None:
-        """Read what was committed since the last time; about 2 µs a leaf.
+        """Read what was committed since the last time; about 1 µs a leaf.
 
         Raises:
             LogDamaged: the log cannot be read.
         """
-        size, newest, last = reader.size(), self.newest, b""
-        for index, data in reader.raw(max(self._next, reader.first()), size):
-            if _PRUNED in data:
-                self.take(index, decode(data))
-            unit_ref = unit_ref_in(data)
+        size, unit_refs = reader.size(), set[bytes]()
+        for first, bundle in reader.bundles(max(self._next, reader.first()), size):
+            unit_refs.update(self._subjects(first, bundle))
+            if len(unit_refs) >= _AT_ONCE:
+                self.mentions.add(unit_refs)
+                unit_refs.clear()
+        self.mentions.add(unit_refs)
+        self._next = size
+
+    def _subjects(self, first: int, bundle: Bundle) -> Iterator[bytes]:
+        """Whom some entries are about; those that are no decisions are taken note of."""
+        data, newest = bundle.data, self.newest
+        for index, (start, end) in enumerate(zip(bundle.starts, bundle.ends, strict=True), first):
+            if data.startswith(DECISION_BEGINS, start):
+                unit_ref = unit_ref_in(data, start, end)
+            else:
+                unit_ref = self._other(index, data[start:end])
             if unit_ref is None:
                 continue  # an erasure and a hold name theirs
-            if unit_ref != last:
-                self.mentions.add(unit_ref)
-                last = unit_ref
-            if _ERASURE in data or _HOLD in data:
-                self.take(index, decode(data))
-                newest.setdefault(unit_ref, index)
-            if unit_ref in newest:
+            if newest and unit_ref in newest:
                 newest[unit_ref] = index
-        self._next = size
+            yield unit_ref
+
+    def _other(self, index: int, data: bytes) -> bytes | None:
+        """Take note of an entry that may be no decision; whom it is about."""
+        if _PRUNED in data:
+            self.take(index, decode(data))
+        unit_ref = unit_ref_in(data)
+        if unit_ref is not None and (_ERASURE in data or _HOLD in data):
+            self.take(index, decode(data))
+            self.newest.setdefault(unit_ref, index)
+        return unit_ref
 
 
 class Erasing:

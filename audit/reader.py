@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .boundary import first_leaf
+from .bundle import Bundle
 from .cursor import WalCursor
 from .errors import LogDamaged, NotFound
 from .events import Event
@@ -18,7 +19,7 @@ from .keys import Keyring
 from .marker import Position, read_marker
 from .payloads import Payloads
 from .publish import read_checkpoint
-from .record import decode
+from .record import DECISION_BEGINS, decode
 
 
 class Entry(NamedTuple):
@@ -56,6 +57,17 @@ class LogReader:
             LeafPruned: `start` is before the first leaf that the log holds.
             LogDamaged: a group in between is not whole: names the file and the offset.
         """
+        for first, bundle in self.bundles(start, end):
+            yield from enumerate(bundle, start=first)
+
+    def bundles(
+        self, start: int | None = None, end: int | None = None
+    ) -> Iterator[tuple[int, Bundle]]:
+        """The same as they lie there: the first index of some, and these, until all were named.
+
+        Raises:
+            LeafPruned, LogDamaged: as `raw`.
+        """
         if start is None:
             start = self.first()
         upto = self._position()
@@ -65,14 +77,14 @@ class LogReader:
         self._cursor.seek(start)
         for frame in self._cursor.frames(upto):
             try:
-                entries = frame.entries()
+                bundle = frame.bundle()
             except ValueError as exc:
                 path = self.directory / "wal"
                 raise LogDamaged(
                     path, offset=frame.offset, expected="whole entries", found=str(exc)
                 ) from exc
             low, high = max(start - frame.first, 0), stop - frame.first
-            yield from enumerate(entries[low:high], start=frame.first + low)
+            yield frame.first + low, bundle[low:high]
             if frame.first + frame.leaf_count >= stop:
                 return
 
@@ -85,6 +97,20 @@ class LogReader:
         """
         for index, data in self.raw(start, end):
             yield Entry(index, data, decode(data))
+
+    def others(self) -> Iterator[Entry]:
+        """The committed leaves that are no decisions, decoded.
+
+        Some 0.5 µs for each decision, where decoding takes 10: for starts, which others wait for.
+
+        Raises:
+            LogDamaged: as `raw`.
+            DecodeError: an entry is not an event.
+        """
+        for first, bundle in self.bundles():
+            for place in bundle.without(DECISION_BEGINS):
+                data = bundle[place]
+                yield Entry(first + place, data, decode(data))
 
     def entry(self, index: int) -> Entry:
         """One committed leaf.

@@ -45,6 +45,7 @@ from .events import (
 )
 
 MAX_ENTRY_BYTES = 65_535
+DECISION_BEGINS = b'{"arm_assigned":'  # so begin the bytes of every decision, and of nothing else
 
 _SCALARS = frozenset({str, int, bool, type(None)})
 

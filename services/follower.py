@@ -112,7 +112,7 @@ class Follower:
         self._task = asyncio.create_task(self._run())
 
     def _survey(self) -> None:
-        for entry in self._reader.entries():
+        for entry in self._reader.others():
             if isinstance(entry.event, ExplanationRecord | ExplanationSkipped):
                 self._done.add(entry.event.decision)
             elif isinstance(entry.event, FairnessWindow):

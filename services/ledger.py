@@ -202,7 +202,7 @@ class LocalLedger:
                 self._leading.setdefault(event.model, event.version)
             return entry.index, event
 
-        self.outcomes.remember(noted(entry) for entry in reader.entries())
+        self.outcomes.remember(noted(entry) for entry in reader.others())
 
     async def leading_now(self) -> dict[str, str]:
         """Which version led each model last, as the log says."""

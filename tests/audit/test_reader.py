@@ -2,9 +2,11 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
 
 from audit.errors import LogDamaged, LogUnavailable, NotFound
 from audit.index import Index
@@ -12,6 +14,7 @@ from audit.notary import Notary
 from audit.reader import LogReader
 from audit.record import ExplanationSkipped
 from audit.testing import FaultyFiles
+from tests.audit.anyevents import entries, write_log
 from tests.audit.worlds import (
     ORIGIN,
     START_US,
@@ -52,6 +55,15 @@ def test_a_reader_gives_every_leaf_in_order(world):
     entries = list(reader.entries())
     assert [entry.index for entry in entries] == list(range(126))
     assert {entry.event.seq for entry in entries} == set(range(1, 127))
+
+
+@settings(max_examples=50)
+@given(entries(max_size=20))
+def test_the_others_are_all_that_are_no_decisions(listed):
+    with tempfile.TemporaryDirectory() as folder:
+        reader = LogReader(write_log(Path(folder), listed, group=3))
+        wanted = [entry for entry in reader.entries() if entry.event.type != "decision"]
+        assert list(reader.others()) == wanted
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from audit.canonical import dumps, is_canonical
 from audit.errors import DecodeError, EntryTooLarge, EventInvalid
 from audit.record import (
     ALL,
+    DECISION_BEGINS,
     MAX_ENTRY_BYTES,
     Access,
     ExplanationRecord,
@@ -18,6 +19,7 @@ from audit.record import (
     commitment,
     decode,
     encode,
+    field_names,
     id_time_us,
     new_id,
     subject_of,
@@ -87,6 +89,13 @@ def test_an_entry_holds_its_type_schema_id_and_time():
     assert shown["type"] == "decision"
     assert shown["schema"] == 2
     assert (shown["id"], shown["time_us"]) == (event.id, event.time_us)
+
+
+def test_decisions_and_nothing_else_begin_as_decisions_do():
+    for kind in ALL:
+        first = min(field_names(kind))
+        begins = f'{{"{first}":'.encode()
+        assert (begins == DECISION_BEGINS) == (kind.type == "decision"), kind
 
 
 def test_a_float_in_an_event_is_refused():
