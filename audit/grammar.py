@@ -9,7 +9,7 @@ instance, a number from 1 and a time that are well-formed. A decision may be all
 (an older schema, text beyond ASCII or with escapes, counts of two labels, numbers from 10^15); then
 it is to be parsed. A test compares the two ways.
 Source: RFC 8259 (JSON); canonical.py (which of it is canonical).
-Read next: contents.py.
+Read next: contents.py, link_server.py (who ask).
 """
 
 import re
@@ -25,7 +25,7 @@ from .canonical import dumps
 from .events import Decision
 from .form import SHARED
 
-__all__ = ["DecisionForms"]
+__all__ = ["DecisionForms", "decision_id"]
 
 _KEPT_KINDS = 16
 _MISSES = 4096  # to learn a kind takes milliseconds
@@ -72,6 +72,12 @@ def _compiled(like: Mapping[str, Any] | None = None) -> re.Pattern[bytes]:
 
 
 _WHOLE = _compiled()
+
+
+def decision_id(entry: bytes) -> str | None:
+    """The id of a decision in canonical bytes; None where they are to be parsed. About 3 µs."""
+    form = _WHOLE.fullmatch(entry)
+    return None if form is None else form["id"].decode()
 
 
 class DecisionForms:

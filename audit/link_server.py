@@ -22,6 +22,7 @@ from .canonical import JSON, is_canonical
 from .erasing import Erasing
 from .errors import AuditError, EntryTooLarge, EventInvalid, LogUnavailable
 from .events import Carried, Erasure, Event, KeyRotation, LegalHold, Pruned
+from .grammar import decision_id
 from .link_accept import Acceptor
 from .link_stream import FRAME_S, FrameStream
 from .notary import Durability, Notary, Receipt
@@ -138,7 +139,8 @@ class NotaryServer:
         path: of the Unix socket, if it is one.
         port: that it listens on, if it is TCP.
         connections: those that are open.
-        on_stored: told of each event that a connection brought, after it was stored.
+        on_stored: told of each event that a connection brought, after it was stored; not of
+            decisions whose form said everything (grammar.py), since nobody has parsed them.
     """
 
     def __init__(self, notary: Notary, handlers: Handlers, *, frame_s: float) -> None:
@@ -243,20 +245,22 @@ class _Connection(FrameStream):
 
         try:
             request = parse_append(body)
-            event = _checked_event(request.data)
+            event_id = decision = decision_id(request.data) or ""
+            if not event_id or len(request.data) > MAX_ENTRY_BYTES:
+                event = _checked_event(request.data)
+                event_id, decision = event.id, subject_of(event)
         except ValueError as exc:
             told(None, EventInvalid(str(exc)))
             return
         except AuditError as exc:
             told(None, exc)
             return
-        decision_id = subject_of(event)
-        subject = request.subject or decision_id
+        subject = request.subject or decision
         payloads = tuple(
-            Payload(decision_id, name, subject, data) for name, data in request.payloads.items()
+            Payload(decision, name, subject, data) for name, data in request.payloads.items()
         )
         durability = _DURABILITIES.get(request.durability)
-        self._notary.submit(event.id, request.data, told, payloads=payloads, durability=durability)
+        self._notary.submit(event_id, request.data, told, payloads=payloads, durability=durability)
 
     async def _manage(self, number: int, body: bytes) -> None:
         try:

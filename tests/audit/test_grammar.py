@@ -8,7 +8,7 @@ from hypothesis import given
 
 from audit.bundle import Bundle
 from audit.canonical import is_canonical
-from audit.grammar import DecisionForms
+from audit.grammar import DecisionForms, decision_id
 from audit.record import Decision, encode, field_names
 from tests.audit.anyevents import entries
 from tests.audit.worlds import decision
@@ -48,6 +48,7 @@ def test_decisions_as_gateways_write_them_are_told_by_their_form(changes):
     entry = encode(decision(**{"seq": 7} | changes))
     assert said(entry) == [parsed(entry)]
     assert parsed(entry) is not None
+    assert decision_id(entry) == decision(1 if changes.get("seq") == 1 else 7).id
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,7 @@ def test_what_is_no_canonical_decision_is_left_to_parsing(old, new):
     entry = PLAIN.replace(old, new)
     assert entry != PLAIN
     assert said(entry) == [None]
+    assert decision_id(entry) is None
     assert said(PLAIN, entry, PLAIN) == [parsed(PLAIN), None, parsed(PLAIN)]
 
 
@@ -96,6 +98,8 @@ def test_random_changes_are_judged_as_parsing_judges_them():
             entry[source.randrange(len(entry))] = source.choice(b'0123789af"\\{}[]:, \n.-\x80z')
         (found,) = said(bytes(entry), forms=forms)
         assert found is None or found == parsed(bytes(entry))
+        event_id = decision_id(bytes(entry))
+        assert event_id is None or event_id.encode() == parsed(bytes(entry))[0]
 
 
 @given(entries(min_size=1))

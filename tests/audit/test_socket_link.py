@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from audit.errors import AuditError, EntryTooLarge, EventConflict, LogUnavailable
 from audit.notary import Notary
 from audit.reader import LogReader
+from audit.record import encode
 from audit.socket_link import NotaryClient, serve
 from audit.testing import FaultyFiles, check_log
 from audit.wire import (
@@ -198,7 +199,22 @@ async def test_a_stranger_is_hung_up_on_and_harms_nobody(tmp_path, ring, path, j
     await notary.close()
 
 
-@pytest.mark.parametrize("data", [b"junk", b'{"id": "a"}', b"{}", b""])
+_DECISION = encode(decision(1))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"junk",
+        b'{"id": "a"}',
+        b"{}",
+        b"",
+        b" " + _DECISION,
+        _DECISION.replace(b'"seq":1,', b'"seq":1.0,'),
+        _DECISION.replace(b'"seq":1,', b'"extra":1,"seq":1,'),
+        _DECISION.replace(b'"label":"', b'"label":"' + b"x" * 65_535),
+    ],
+)
 async def test_bytes_that_are_no_event_are_not_stored(tmp_path, ring, path, data):
     notary = await Notary.open(tmp_path / "log", ring, origin=ORIGIN)
     server = await serve(notary, path)
