@@ -2,7 +2,7 @@
 
 Rule: pure functions; `decode(encode(event)) == event` for every event type and every old schema.
 An entry of the log is exactly `encode(event)`; its leaf hash is RFC 6962's.
-Cost: about 7 µs for a decision of 1 kB.
+Cost: about 7 µs for a decision of 1 kB, either way.
 Read next: frames.py (how entries are framed on disk).
 """
 
@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from .canonical import check, decimal, dumps_checked, loads
@@ -51,13 +51,20 @@ _SCALARS = frozenset({str, int, bool, type(None)})
 
 
 class _Shape(NamedTuple):
+    """What an event's bytes hold: its keys in order, how to get their values, how to set fields."""
+
     names: tuple[str, ...]
+    keys: frozenset[str]
     values: Callable[[Any], tuple[Any, ...]]
+    given: Callable[[dict[str, Any]], tuple[Any, ...]]
+    setters: tuple[Callable[[Event, Any], None], ...]
 
 
 def _shape(kind: type[Event]) -> _Shape:
-    names = tuple(sorted(["type", "schema", *(field.name for field in fields(kind))]))
-    return _Shape(names, attrgetter(*names))
+    own = [field.name for field in fields(kind)]
+    names = tuple(sorted(["type", "schema", *own]))
+    setters = tuple(getattr(kind, name).__set__ for name in own)
+    return _Shape(names, frozenset(names), attrgetter(*names), itemgetter(*own), setters)
 
 
 _SHAPES: dict[type[Event], _Shape] = {kind: _shape(kind) for kind in ALL}
@@ -66,7 +73,7 @@ _KINDS: dict[tuple[str, int], type[Event]] = {(kind.type, kind.schema): kind for
 
 def field_names(kind: type[Event]) -> frozenset[str]:
     """The keys in an event's bytes, `type` and `schema` included."""
-    return frozenset(_SHAPES[kind].names)
+    return _SHAPES[kind].keys
 
 
 def encode(event: Event) -> bytes:
@@ -114,10 +121,20 @@ def _from_body(body: dict[str, Any]) -> Event:
         kind = _KINDS.get((body["type"], body["schema"]))
         if kind is None:
             return _unknown(body)
+        shape = _SHAPES[kind]
+        if body.keys() == shape.keys:
+            return _made(kind, shape, body)
         del body["type"], body["schema"]
-        event = kind(**body)
+        return kind(**body)
     except (TypeError, KeyError) as exc:
         raise DecodeError(f"could not decode an entry: {exc}") from exc
+
+
+def _made(kind: type[Event], shape: _Shape, body: dict[str, Any]) -> Event:
+    """An event of these fields: a third of what the constructor of a frozen class takes."""
+    event = object.__new__(kind)
+    for put, value in zip(shape.setters, shape.given(body), strict=True):
+        put(event, value)
     return event
 
 
