@@ -115,24 +115,6 @@ class NotaryClient(EventAppender):
         """Whether there is a connection now."""
         return self._stream is not None
 
-    async def append_encoded(
-        self,
-        event_id: str,
-        data: bytes,
-        *,
-        payloads: tuple[Payload, ...] = (),
-        durability: Durability | None = None,
-    ) -> Receipt:
-        """As `append`, for bytes that `encode` made; see Notary.append_encoded."""
-        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-
-        def told(receipt: Receipt | None, error: AuditError | None) -> None:
-            if not future.done():  # else its caller gave up
-                _settle(future, receipt, error)
-
-        self.submit(event_id, data, told, payloads=payloads, durability=durability)
-        return await future
-
     def submit(
         self,
         event_id: str,
@@ -143,7 +125,7 @@ class NotaryClient(EventAppender):
         durability: Durability | None = None,
         once: bool = False,  # noqa: ARG002  the link itself may send it again
     ) -> None:
-        """As `append_encoded`, for callers without a task; see Notary.submit."""
+        """Send an event's bytes; see EventAppender.submit."""
         subject = payloads[0].subject if payloads else ""
         kept = {payload.name: payload.data for payload in payloads}
         body = format_append(AppendRequest(durability or self._durability, data, subject, kept))

@@ -13,20 +13,20 @@ Rules:
    loses it, and its number shows as missing.
 6. An event id is stored once: appending the same bytes again gives the same receipt, other bytes
    under a used id raise EventConflict, however old it is (olderids.py), also after a restart.
-Read next: groups.py (the writing), socket_link.py (appending from other processes),
-reader.py (reading there).
+Read next: appending.py (an append that a task waits for), groups.py (the writing),
+socket_link.py (appending from other processes), reader.py (reading there).
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from .blobs import Payload, as_payloads
+from .appending import EventAppender
+from .blobs import Payload
 from .checkpointing import Checkpoints
 from .errors import AuditError, EventConflict, LogOverloaded, LogUnavailable
-from .events import Event
 from .files import FileLayer
 from .groups import GroupWriter, Pending
 from .keys import Keyring
@@ -37,7 +37,6 @@ from .olderids import OlderIds
 from .prove import prove
 from .reader import LogReader
 from .receipts import PROMISED, RECENT_EVENTS, Durability, Receipt, RecentEvents, Told
-from .record import encode, subject_of
 from .syncer import Syncer
 from .wal import SEGMENT_BYTES, RecoveryReport
 
@@ -46,7 +45,6 @@ __all__ = ["Durability", "Notary", "Receipt"]
 _LOGGER = logging.getLogger("weighbridge.audit")
 _T = TypeVar("_T")
 _SYNCER_S = 1.0
-_NO_PAYLOADS: Mapping[str, bytes] = {}
 
 
 class Asked(NamedTuple):
@@ -60,7 +58,7 @@ class Asked(NamedTuple):
     durability: Durability | None
 
 
-class Notary:
+class Notary(EventAppender):
     """The one writer of a log, for the tasks of one event loop. Make it with `open`."""
 
     def __init__(
@@ -190,57 +188,6 @@ class Notary:
         """The last signed checkpoint."""
         return self._log.signed
 
-    async def append(
-        self,
-        event: Event,
-        *,
-        payloads: Mapping[str, bytes] = _NO_PAYLOADS,
-        subject: str | None = None,
-        durability: Durability | None = None,
-    ) -> Receipt:
-        """Store an event; returns when it is as durable as asked.
-
-        Args:
-            event: what happened.
-            payloads: bodies by name, encrypted beside the log, durable before the event; found
-                again under the event's decision id.
-            subject: whose data the payloads are, for erasure; the decision itself if None.
-            durability: overrides the notary's.
-
-        Raises:
-            EventInvalid, EntryTooLarge, EventConflict: the event cannot be stored; do not retry.
-            LogUnavailable: it was not acknowledged; retry with the same event id.
-        """
-        decision_id = subject_of(event)
-        return await self.append_encoded(
-            event.id,
-            encode(event),
-            payloads=as_payloads(decision_id, payloads, subject or decision_id),
-            durability=durability,
-        )
-
-    async def append_encoded(
-        self,
-        event_id: str,
-        data: bytes,
-        *,
-        payloads: tuple[Payload, ...] = (),
-        durability: Durability | None = None,
-    ) -> Receipt:
-        """As `append`, for bytes that `encode` made."""
-        future: asyncio.Future[Receipt] = self._loop.create_future()
-
-        def told(receipt: Receipt | None, error: AuditError | None) -> None:
-            if future.done():
-                return  # its caller gave up
-            if receipt is not None:
-                future.set_result(receipt)
-            elif error is not None:
-                future.set_exception(error)
-
-        self.submit(event_id, data, told, payloads=payloads, durability=durability)
-        return await future
-
     def submit(
         self,
         event_id: str,
@@ -251,11 +198,7 @@ class Notary:
         durability: Durability | None = None,
         once: bool = False,
     ) -> None:
-        """As `append_encoded`, for callers without a task: `told` learns how it ended, once.
-
-        It may be told before this returns. With `once` its caller vouches that nobody has sent this
-        id before or ever will again, so it is not remembered.
-        """
+        """Queue an event's bytes; see EventAppender.submit. A `once` id is not remembered."""
         leaf = leaf_hash(data)
         try:
             known = None if once else self._recent.find(event_id, leaf)

@@ -5,13 +5,12 @@ bytes raise EventConflict. The last 65,536 events are remembered here, older one
 Read next: notary.py.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeAlias
 
 import orjson
 
-from .errors import AuditError, EventConflict, LogUnavailable
+from .errors import AuditError, EventConflict
 
 Durability: TypeAlias = Literal["strict", "bounded", "async"]
 
@@ -40,22 +39,6 @@ class Receipt(NamedTuple):
 
 Told: TypeAlias = Callable[[Receipt | None, AuditError | None], None]
 """Who is told how an append ended: with a receipt, or with an error."""
-
-
-def tell(append: Coroutine[Any, Any, Receipt], told: Told) -> None:
-    """Run an append in a task of its own, and tell how it ended."""
-
-    def ended(task: asyncio.Task[Receipt]) -> None:
-        if task.cancelled():
-            told(None, LogUnavailable("could not store a record: the append was given up"))
-        elif (error := task.exception()) is None:
-            told(task.result(), None)
-        elif isinstance(error, AuditError):
-            told(None, error)
-        else:
-            told(None, LogUnavailable(f"could not store a record: {error!r}"))
-
-    asyncio.ensure_future(append).add_done_callback(ended)
 
 
 Known: TypeAlias = tuple[bytes, Receipt | None]

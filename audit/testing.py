@@ -14,13 +14,13 @@ from typing import Literal
 
 from .appending import EventAppender
 from .blobs import Payload
-from .errors import EventConflict, LogUnavailable
+from .errors import AuditError, EventConflict, LogUnavailable
 from .files import OsFiles
 from .merkle import leaf_hash
 from .notary import Durability, Receipt
 from .note import VerifierKey
 from .reader import Entry
-from .receipts import Told, tell
+from .receipts import Told
 from .record import decode
 from .syncer import Done, Syncer
 from .verify import Findings, verify_log
@@ -120,15 +120,25 @@ class MemoryNotary(EventAppender):
         """How many events are stored."""
         return len(self.entries)
 
-    async def append_encoded(
+    def submit(
         self,
         event_id: str,
         data: bytes,
+        told: Told,
         *,
         payloads: tuple[Payload, ...] = (),
-        durability: Durability | None = None,  # noqa: ARG002 - the real one's signature
-    ) -> Receipt:
-        """Store an event's bytes; see Notary.append_encoded."""
+        durability: Durability | None = None,  # noqa: ARG002  the double is never behind
+        once: bool = False,  # noqa: ARG002  the double remembers everything
+    ) -> None:
+        """Store an event's bytes, and tell before this returns; see EventAppender.submit."""
+        try:
+            receipt = self._store(event_id, data, payloads)
+        except AuditError as error:
+            told(None, error)
+        else:
+            told(receipt, None)
+
+    def _store(self, event_id: str, data: bytes, payloads: tuple[Payload, ...]) -> Receipt:
         if self.fault == "not-stored":
             raise LogUnavailable("injected: nothing was stored")
         receipt = self._receipts.get(event_id)
@@ -143,19 +153,6 @@ class MemoryNotary(EventAppender):
         if self.fault == "stored":
             raise LogUnavailable("injected: stored, but the acknowledgement was lost")
         return receipt
-
-    def submit(
-        self,
-        event_id: str,
-        data: bytes,
-        told: Told,
-        *,
-        payloads: tuple[Payload, ...] = (),
-        durability: Durability | None = None,
-        once: bool = False,  # noqa: ARG002  the double remembers everything
-    ) -> None:
-        """As `append_encoded`, for callers without a task; see Notary.submit."""
-        tell(self.append_encoded(event_id, data, payloads=payloads, durability=durability), told)
 
     async def close(self) -> None:
         """Nothing to release."""

@@ -4,7 +4,7 @@ import asyncio
 import hmac
 import tempfile
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from audit.appending import EventAppender
 from audit.completeness import Completeness
 from audit.errors import EntryTooLarge, LogUnavailable
 from audit.frames import scan
 from audit.keys import Keyring
 from audit.notary import Notary
-from audit.receipts import tell
 from audit.record import Decision, Event, Gap, decode, encode
 from audit.sample import Rules, Sampler
 from audit.seals import Seals
@@ -176,17 +176,17 @@ async def test_payloads_are_kept_for_selected_decisions_only(
     seen: list[int] = []
 
     class Watching(MemoryNotary):
-        async def append_encoded(self, event_id, data, *, payloads=(), durability=None):
+        def submit(self, event_id, data, told, *, payloads=(), **rest):
             seen.append(len(payloads))
-            return await super().append_encoded(event_id, data, payloads=payloads)
+            super().submit(event_id, data, told, payloads=payloads, **rest)
 
     event = await one(recorder(Watching(), keyring, base), taken(on_demand=on_demand))
     assert event.sampling["selected"] == bool(kept)
     assert seen == [kept]
 
 
-class Failing:
-    """Fails the appends whose turn is in `bad`; keeps the rest."""
+class Failing(EventAppender):
+    """Fails the appends whose turn is in `bad`; keeps the rest. Tells either in a later turn."""
 
     def __init__(self, bad: set[int]) -> None:
         self.bad = bad
@@ -194,19 +194,14 @@ class Failing:
         self.kept: list[Event] = []
         self.inner = MemoryNotary()
 
-    async def append(self, event: Event):
-        return await self.append_encoded(event.id, encode(event))
-
-    async def append_encoded(self, event_id, data, *, payloads=()):
+    def submit(self, event_id, data, told, *, payloads=(), durability=None, once=False):
+        later = partial(asyncio.get_running_loop().call_soon, told)
         self.turn += 1
         if self.turn in self.bad:
-            await asyncio.sleep(0)
-            raise LogUnavailable("full")
+            later(None, LogUnavailable("full"))
+            return
         self.kept.append(decode(data))
-        return await self.inner.append_encoded(event_id, data)
-
-    def submit(self, event_id, data, told, *, payloads=(), durability=None, once=False):
-        tell(self.append_encoded(event_id, data, payloads=payloads), told)
+        self.inner.submit(event_id, data, later)
 
 
 async def test_numbers_of_refused_answers_are_explained_before_the_next_answer(keyring) -> None:
@@ -254,14 +249,21 @@ class Waiting(MemoryNotary):
         self.gate = asyncio.Event()
         self.bad: set[int] = set()
         self.came = asyncio.Semaphore(0)
+        self.waiting: set[asyncio.Task[None]] = set()
 
-    async def append_encoded(self, event_id, data, *, payloads=(), durability=None):
+    def submit(self, event_id, data, told, **rest):
         self.came.release()
+        task = asyncio.create_task(self._enter(event_id, data, told, rest))
+        self.waiting.add(task)
+        task.add_done_callback(self.waiting.discard)
+
+    async def _enter(self, event_id, data, told, rest):
         await self.gate.wait()
         event = decode(data)
         if isinstance(event, Decision) and event.seq in self.bad:
-            raise LogUnavailable("full")
-        return await super().append_encoded(event_id, data)
+            told(None, LogUnavailable("full"))
+        else:
+            super().submit(event_id, data, told, **rest)
 
 
 @pytest.mark.parametrize("refused", [set(), {2}, {2, 3}])
