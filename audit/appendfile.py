@@ -143,7 +143,7 @@ class AppendFile:
         self._mended()
 
     def more_room(self) -> Callable[[], None] | None:
-        """What to run, in a thread, to have room ahead again; None while that is not needed.
+        """What to run, in a thread, to have room ahead again; None if not now: appends do without.
 
         Appends that are `ready` may go on meanwhile: they end where the new room begins. Others
         must wait for it.
@@ -152,7 +152,11 @@ class AppendFile:
             return None
         # A descriptor of its own, since a fault may close the other one; and a fault may cut the
         # file back meanwhile, after which the new zeros are no room, and harm no reader.
-        fd, start, times = os.dup(self._fd), self._room, self._times_opened
+        start, times = self._room, self._times_opened
+        try:
+            fd = os.dup(self._fd)
+        except OSError:
+            return None
 
         def fill() -> None:
             try:

@@ -12,11 +12,14 @@ few turns of the loop to come. Nobody waits for a "bounded" append, so before it
 unless many have come: a large group takes long.
 Rule 4: a group that fails tells its appenders, and the next group is tried.
 Rule 5: an append that was acknowledged before it was written ("bounded") is never given up: when
-its group fails, it stands first in the next one.
+its group fails, it stands first in the next one. An "async" one was told where it lies, and is not
+told again.
+Rule 6: after each group comes the next, whatever went wrong, in here or with those who are told.
 Read next: log.py (what a group is), notary.py (who waits).
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -29,6 +32,7 @@ from .receipts import Durability, Told
 from .steps import Steps
 from .syncer import Syncer
 
+_LOGGER = logging.getLogger("weighbridge.audit")
 _GROUP_ENTRIES = 1024
 _GROUP_BYTES = 4 << 20
 _AT_ONCE_BYTES = 1 << 19
@@ -92,7 +96,7 @@ class GroupWriter:
         self._queue: deque[Pending | _Task] = deque()
         self._again: list[Pending] = []
         self._group: list[Pending] = []
-        self._busy = self._retrying = self._awaited = False
+        self._busy = self._retrying = self._awaited = self._told_early = False
         self._since = 0.0
         self._hurry = False
         self._turn: asyncio.Handle | None = None
@@ -108,7 +112,7 @@ class GroupWriter:
         return len(self._queue)
 
     def behind(self) -> float:
-        """For how long, in seconds, the oldest append that a group took is not yet stored."""
+        """For how many seconds the oldest append that a group took has not been stored."""
         under_way = self._group or self._again
         return time.monotonic() - self._since if under_way else 0.0
 
@@ -161,7 +165,11 @@ class GroupWriter:
             return
         if isinstance(first, _Task):
             first.retried = True  # what failed before is tried once more, and then it is its turn
-        self._write(self._take())
+        self._group = self._take()
+        try:
+            self._write(self._group)
+        except Exception as error:  # noqa: BLE001 - the appenders learn of it
+            self._wrote(None, error)
 
     def _stop_waiting(self) -> None:
         for handle in (self._turn, self._pause):
@@ -186,7 +194,7 @@ class GroupWriter:
     def _write(self, group: list[Pending]) -> None:
         if not self._retrying:
             self._since = time.monotonic()
-        self._group = group
+        self._told_early = False
         self._hurry = any(pending.told is not None for pending in group)
         records = [pending.record for pending in group]
         on_written = None
@@ -194,6 +202,7 @@ class GroupWriter:
             early = [(place, p) for place, p in enumerate(group) if p.durability == "async"]
 
             def on_written(first: int) -> None:
+                self._told_early = True
                 placed = [(first + place, pending) for place, pending in early]
                 self._loop.call_soon_threadsafe(self._resolve, placed)
 
@@ -237,16 +246,26 @@ class GroupWriter:
     def _wrote(self, first: int | None, error: BaseException | None) -> None:
         """The end of a group: whoever waits learns of it."""
         group, self._group = self._group, []
-        if first is None:
-            if not isinstance(error, AuditError):
-                error = LogUnavailable(f"could not store records: {error!r}")
-            self._again = [pending for pending in group if pending.durability == "bounded"]
-            refused = [pending for pending in group if pending.durability != "bounded"]
-            self._reject(refused, error)
-        else:
-            self._resolve([(first + n, p) for n, p in enumerate(group) if p.durability != "async"])
-        self._have_room()
-        self._go_on()
+        try:
+            if first is None:
+                self._failed(group, error)
+            else:
+                told = [(first + n, p) for n, p in enumerate(group) if p.durability != "async"]
+                self._resolve(told)
+            self._have_room()
+        except Exception as unforeseen:  # noqa: BLE001  rule 6
+            _LOGGER.error("after a group of records came a %s", type(unforeseen).__name__)
+        finally:
+            self._go_on()
+
+    def _failed(self, group: list[Pending], error: BaseException | None) -> None:
+        if not isinstance(error, AuditError):
+            error = LogUnavailable(f"could not store records: {error!r}")
+        self._again = [pending for pending in group if pending.durability == "bounded"]
+        refused = [pending for pending in group if pending.durability != "bounded"]
+        if self._told_early:
+            refused = [p._replace(told=None) if p.durability == "async" else p for p in refused]
+        self._reject(refused, error)
 
     def _go_on(self) -> None:
         """Begin the next group at once if somebody waits for it, else after a pause."""
@@ -281,7 +300,10 @@ class GroupWriter:
     def _in_thread(
         self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]
     ) -> None:
-        """Run `work` in the thread, and `done` with its result or its error on the loop."""
+        """Run `work` in the thread, and `done` with its result or its error on the loop.
+
+        Here, where the system lends no thread: later than others would like, and not never.
+        """
 
         def run() -> None:
             try:
@@ -291,7 +313,10 @@ class GroupWriter:
             else:
                 self._loop.call_soon_threadsafe(done, found, None)
 
-        self._thread.submit(run)
+        try:
+            self._thread.submit(run)
+        except RuntimeError:
+            run()
 
 
 def _size(pending: Pending) -> int:

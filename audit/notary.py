@@ -44,7 +44,7 @@ __all__ = ["Durability", "Notary", "Receipt"]
 
 _LOGGER = logging.getLogger("weighbridge.audit")
 _T = TypeVar("_T")
-_SYNCER_S = 1.0
+_SYNCER_S, _SILENT_S = 1.0, 5.0
 
 
 class Asked(NamedTuple):
@@ -86,7 +86,7 @@ class Notary(EventAppender):
         self._recent = RecentEvents(remembered, forgotten=self._older.add)
         self._asking: set[asyncio.Task[None]] = set()
         self._joined: dict[str, list[Told]] = {}
-        self.failure: str | None = None
+        self._failure: str | None = None
         self.checkpoints = Checkpoints(log)
 
     @classmethod
@@ -178,6 +178,13 @@ class Notary(EventAppender):
     def recovery(self) -> RecoveryReport:
         """What opening found and did."""
         return self._log.recovered
+
+    @property
+    def failure(self) -> str | None:
+        """Why the log takes no records now: what the disk said, or for how long it says nothing."""
+        if self._failure is None and (waited := self._groups.behind()) > _SILENT_S:
+            return f"the disk has not answered for {waited:.0f} s"
+        return self._failure
 
     def expect(self, callers: Callable[[], int]) -> None:
         """Say how many callers are on their way to an append; see groups.py, rule 2."""
@@ -339,10 +346,10 @@ class Notary(EventAppender):
     ) -> None:
         """Tell everyone who waits for one append how it ended."""
         if pending.told is not None:
-            pending.told(receipt, error)
+            _tell(pending.told, receipt, error)
         if self._joined and pending.event_id:
             for told in self._joined.pop(pending.event_id, ()):
-                told(receipt, error)
+                _tell(told, receipt, error)
 
     # --- on the loop ------------------------------------------------------------------------
 
@@ -352,13 +359,13 @@ class Notary(EventAppender):
             if pending.event_id:
                 self._recent.put(pending.event_id, pending.leaf, receipt)
             self._tell(pending, receipt)
-        self.failure = None
+        self._failure = None
         self.checkpoints.grown(self.size)
 
     def _reject(self, group: list[Pending], error: AuditError) -> None:
-        if self.failure is None:
+        if self._failure is None:
             _LOGGER.error("the audit log is unavailable: %s", error)
-        self.failure = str(error)
+        self._failure = str(error)
         for pending in group:
             self._recent.forget(pending.event_id)
             refusal = LogUnavailable(str(error))
@@ -373,3 +380,11 @@ class Notary(EventAppender):
                 name, leaf, Receipt(self._origin, index, leaf)
             ),
         )
+
+
+def _tell(told: Told, receipt: Receipt | None, error: AuditError | None) -> None:
+    """Tell one; what it makes of that must not keep the others of its group from being told."""
+    try:
+        told(receipt, error)
+    except Exception as unforeseen:  # noqa: BLE001  its own fault; said without what it holds
+        _LOGGER.error("whoever was told of a record met a %s", type(unforeseen).__name__)
