@@ -210,7 +210,7 @@ class LocalLedger:
 
     async def append(self, event: Event) -> object:
         """Append an event that this process makes, and take note of it."""
-        receipt = await self.notary.append(event)
+        receipt = await self.notary.append(event, durability="strict")
         self._stored(event)
         return receipt
 

@@ -92,7 +92,7 @@ class Outcomes:
                 raise found
 
     async def _append(self, event: Outcome) -> None:
-        receipt = await self._appender.append(event)
+        receipt = await self._appender.append(event, durability="strict")
         self._seen[event.event_id] = _Seen(_content(event), receipt.index)
 
     def _refuse_conflict(self, event: Outcome, first: Outcome) -> None:

@@ -71,7 +71,8 @@ class LocalReviews:
                 reason=reason,
                 label_before=event.label,
                 label_after=label,
-            )
+            ),
+            durability="strict",
         )
         return {"leaf": receipt.index, "label_before": event.label, "label_after": label}
 

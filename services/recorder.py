@@ -38,9 +38,17 @@ class Appender(Protocol):
     """Where records go: the notary in this process, or its client."""
 
     async def append(
-        self, event: Event, *, payloads: Mapping[str, bytes] = ..., subject: str | None = None
+        self,
+        event: Event,
+        *,
+        payloads: Mapping[str, bytes] = ...,
+        subject: str | None = None,
+        durability: Durability | None = ...,
     ) -> Receipt:
-        """Return once the record is as durable as configured."""
+        """Return once the record is as durable as asked, else as configured.
+
+        What takes effect after it, or whose leaf is told, asks for "strict".
+        """
 
     def submit(
         self,

@@ -97,7 +97,7 @@ class RemoteLedger:
 
     async def append(self, event: Event) -> object:
         """Append an event that this process makes."""
-        return await self._client.append(event)
+        return await self._client.append(event, durability="strict")
 
     async def leading_now(self) -> dict[str, str]:
         """Which version led each model last, as the log says."""

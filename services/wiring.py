@@ -157,7 +157,8 @@ class House:
                 instance=self.recorder.instance,
                 epoch=1,
                 sampling_commitment=sampler.commitment,
-            )
+            ),
+            durability="strict",
         )
 
     async def _open_doors(self, explain: RemoteExplain | None) -> None:
@@ -276,7 +277,8 @@ class House:
                 device=slot.device,
                 runtime=slot.runtime,
                 manifest_evaluation=dict(manifest.evaluation),
-            )
+            ),
+            durability="strict",
         )
         self.ledger.known[manifest.name, manifest.version] = fact
 
@@ -292,5 +294,6 @@ class House:
                 model=definition.model,
                 definition=cast("dict[str, JSON]", definition.canonical()),
                 reason=reason,
-            )
+            ),
+            durability="strict",
         )

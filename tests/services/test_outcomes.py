@@ -7,6 +7,7 @@ import pytest
 
 from audit.errors import LogUnavailable
 from audit.keys import Keyring
+from audit.notary import Notary
 from audit.record import Outcome
 from audit.testing import MemoryNotary
 from services.faults import BadRequest, Conflict
@@ -53,6 +54,16 @@ async def test_a_refused_call_may_be_repeated(outcomes, notary, fault) -> None:
     await outcomes.report({"outcomes": [ONE, ONE | {"event_id": "e2"}]})
     found = [e.event.event_id for e in notary.entries if isinstance(e.event, Outcome)]
     assert set(found) == {"e1", "e2"}
+
+
+async def test_an_outcome_is_on_disk_when_its_leaf_is_told_whatever_routes_may_promise(tmp_path):
+    keyring = Keyring.load_or_create(tmp_path / "keys")
+    notary = await Notary.open(
+        tmp_path / "log", keyring, origin="example.com/outcomes", durability="bounded"
+    )
+    found = await Outcomes(notary, keyring).report({"outcomes": [ONE, ONE | {"event_id": "e2"}]})
+    assert (found["leaves"], notary.size) == ([0, 1], 2)
+    await notary.close()
 
 
 class Slow(MemoryNotary):
