@@ -17,7 +17,7 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import EventInvalid
+from .errors import EventInvalid, KeyFileError
 from .events import KeyRotation
 from .keyfiles import drop_next, promote_next, read_next, write_next
 from .notary import Notary
@@ -71,7 +71,13 @@ class Rotating:
         async with self._one:
             await self._finish()  # one that was interrupted comes first
             old = self._notary.verifier_key
-            seed = await asyncio.to_thread(write_next, self._keys)
+            try:
+                seed = await asyncio.to_thread(write_next, self._keys)
+            except OSError as exc:
+                raise KeyFileError(
+                    "could not rotate the key: its folder refused the new one "
+                    f"({exc.strerror}); the old one goes on, try again"
+                ) from exc
             signer = Signer(self._notary.origin, seed)
             event = KeyRotation(
                 id=new_id(),

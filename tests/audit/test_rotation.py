@@ -318,6 +318,10 @@ async def test_a_full_disk_leaves_the_old_key_in_force(tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "no space left on device")
 
+    monkeypatch.setattr("audit.rotating.write_next", full)
+    with pytest.raises(KeyFileError, match="the old one goes on"):
+        await Rotating(notary, keys).rotate(**REASON)
+    monkeypatch.undo()
     monkeypatch.setattr("audit.publish.make_directory", full)
     with pytest.raises(LogUnavailable):
         await Rotating(notary, keys).rotate(**REASON)
