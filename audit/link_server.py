@@ -9,6 +9,7 @@ Read next: link_accept.py (who gets in), link_client.py (the other end), notary.
 """
 
 import asyncio
+import logging
 import os
 import socket
 import ssl
@@ -21,12 +22,13 @@ from .blobs import Payload
 from .canonical import JSON, is_canonical
 from .erasing import Erasing
 from .errors import AuditError, EntryTooLarge, EventInvalid, LogUnavailable
-from .events import Carried, Erasure, Event, KeyRotation, LegalHold, Pruned
+from .events import Carried, Erasure, Event, KeyRotation, LegalHold, Pruned, UnknownEvent
 from .grammar import decision_id
 from .link_accept import Acceptor
 from .link_stream import FRAME_S, FrameStream
 from .notary import Durability, Notary, Receipt
-from .record import MAX_ENTRY_BYTES, decode, subject_of
+from .record import MAX_ENTRY_BYTES, decode, encode, subject_of
+from .shapes import check_values
 from .wire import (
     APPEND,
     DONE,
@@ -48,6 +50,7 @@ __all__ = ["Handler", "Handlers", "NotaryServer", "erasing_handlers", "serve", "
 Handler: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, JSON]]]
 Handlers: TypeAlias = Mapping[str, Handler]
 
+_LOGGER = logging.getLogger("weighbridge.audit")
 _MAX_ASKED = 4096
 _MAX_ASKED_BYTES = 128 << 20
 _CLOSE_S = 10.0
@@ -168,6 +171,18 @@ class NotaryServer:
         for connection in self.connections:
             connection.send(frame)
 
+    def noted(self, event: Event, receipt: Receipt) -> None:
+        """Tell `on_stored`. The record stands whatever comes of that: its client gets an answer."""
+        try:
+            self.on_stored(event)
+        except Exception as error:  # noqa: BLE001  the process log learns of it, not the writer
+            _LOGGER.error(
+                "could not take note of leaf %d, a %s: %s",
+                receipt.index,
+                event.type,
+                type(error).__name__,
+            )
+
     async def close(self) -> None:
         """Stop listening, answer what is under way, hang up. The notary stays open."""
         if self._acceptor is not None:
@@ -236,7 +251,7 @@ class _Connection(FrameStream):
         def told(receipt: Receipt | None, error: AuditError | None) -> None:
             if receipt is not None:
                 if event is not None:
-                    self._server.on_stored(event)
+                    self._server.noted(event, receipt)
                 reply = format_stored(receipt.index, receipt.leaf_hash)
                 self._answer(format_frame(number, STORED, reply), size)
             else:
@@ -320,6 +335,9 @@ def _checked_event(data: bytes) -> Event:
         raise EventInvalid(str(exc)) from exc
     if not is_canonical(data):
         raise EventInvalid(f"could not store {event.id}: its bytes are not canonical")
+    check_values(event)
+    if not isinstance(event, UnknownEvent) and encode(event) != data:
+        raise EventInvalid(f"could not store {event.id}: its fields are not a {event.type}'s")
     if isinstance(event, _OWN):
         raise EventInvalid(f"could not store {event.id}: only the notary writes a {event.type}")
     return event

@@ -46,6 +46,7 @@ from .witnesses import parse_witnesses, summary
 __all__ = ["Ledger", "LocalLedger", "Reports"]
 
 SAMPLING = "sampling/1"
+_LAST_OF_KEYS = "\uffff"
 
 
 class Reports(Protocol):
@@ -268,7 +269,9 @@ class LocalLedger:
         )
 
     async def _lead(self, asked: Mapping[str, Any]) -> Mapping[str, JSON]:  # noqa: ARG002
-        return {"leading": dict(self._leading)}
+        # Keys end at U+FFFF (canonical.py): one name beyond must not cost the others theirs.
+        named = [name for name in self._leading if max(name, default="") <= _LAST_OF_KEYS]
+        return {"leading": {name: self._leading[name] for name in named}}
 
     async def _lend(self, asked: Mapping[str, Any]) -> Mapping[str, JSON]:  # noqa: ARG002
         roots, gone = await asyncio.to_thread(self.seals.lend)

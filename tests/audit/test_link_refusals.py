@@ -1,0 +1,118 @@
+"""What the link refuses, so that no client can put into the log what would break it for others."""
+
+import asyncio
+import json
+
+import pytest
+
+from audit.canonical import dumps
+from audit.errors import EventInvalid
+from audit.notary import Notary
+from audit.record import encode
+from audit.socket_link import NotaryClient, serve
+from audit.testing import check_log
+from audit.verify import verify_log
+from audit.wire import APPEND, STORED, AppendRequest, format_append
+from tests.audit.worlds import ORIGIN, START_US, decision, make_keyring, uuid
+
+
+class Link:
+    """A notary behind its socket, and a client that sends any bytes as an event."""
+
+    async def open(self, folder):
+        self.ring = make_keyring(folder / "keys")
+        self.log = folder / "log"
+        self.notary = await Notary.open(self.log, self.ring, origin=ORIGIN)
+        self.server = await serve(self.notary, folder / "n.sock")
+        self.client = NotaryClient(folder / "n.sock", timeout_s=20)
+        return self
+
+    async def append(self, data, payloads=None):
+        """The refusal, or None where it was stored."""
+        answered = asyncio.get_running_loop().create_future()
+        body = format_append(AppendRequest(None, data, "", payloads or {}))
+        told = lambda *answer: answered.set_result(answer)  # noqa: E731
+        self.client._send(APPEND, body, told, 20.0)
+        answer, error = await answered
+        assert answer is None or answer[1] == STORED
+        return error
+
+    async def close(self):
+        await self.client.close()
+        await self.server.close()
+        await self.notary.close()
+
+
+@pytest.fixture
+async def link(tmp_path):
+    found = await Link().open(tmp_path)
+    yield found
+    await found.close()
+
+
+def event(kind, **values):
+    return dumps({"id": uuid(77), "time_us": START_US, "schema": 1, "type": kind} | values)
+
+
+def changed(**values):
+    return dumps(json.loads(encode(decision(1))) | values)
+
+
+REGISTERED = {"version": "1", "digest": "d", "device": None, "runtime": None}
+PROMOTED = {"version": "1", "digest": "d", "previous_version": None, "actor": "a", "reason": "r"}
+OUTCOME = {"decision": None, "unit_ref": None, "metric": "m", "value": "1", "observed_us": 1}
+COUNTERS = dict.fromkeys(("seq", "recorded", "refused", "answered", "traced"), 1) | {"final": True}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (event("model_registered", model=[], manifest_evaluation={}, **REGISTERED), "model"),
+        (event("outcome", event_id=[], **OUTCOME), "event_id"),
+        (event("model_promoted", model=5, **PROMOTED), "model"),
+        (event("counters", instance={}, **COUNTERS), "instance"),
+        (event("counters", instance="a", **COUNTERS | {"final": 1}), "final"),
+        (changed(seq="one"), "seq"),
+        (changed(seq=-5), "seq"),
+        (changed(seq=True), "seq"),
+        (changed(instance=["x"]), "instance"),
+        (changed(unit_ref=7), "unit_ref"),
+        (changed(label_counts=[]), "label_counts"),
+        (changed(schema=True), "fields"),
+        (changed(time_us="1"), "time_us"),
+    ],
+)
+async def test_values_of_a_wrong_type_are_refused_by_name(link, data, said):
+    refused = await link.append(data)
+    assert isinstance(refused, EventInvalid)
+    assert said in str(refused)
+    assert (await link.client.append(decision(2))).index == 0
+
+
+async def test_a_record_without_one_of_its_fields_is_refused(link):
+    body = json.loads(encode(decision(1)))
+    del body["slot"]  # has a default
+    assert isinstance(await link.append(dumps(body)), EventInvalid)
+    assert link.notary.size == 0
+
+
+async def test_records_of_tomorrow_are_stored_as_they_are(link):
+    tomorrow = changed(schema=99, seq="one", id=uuid(2))
+    assert await link.append(tomorrow) is None
+    assert await link.append(event("of tomorrow", model=[])) is None
+    assert await link.append(changed(label="ä")) is None  # a decision that is not told by its form
+    await link.notary.checkpoint()
+    assert check_log(link.log, link.ring.verifier_key(ORIGIN)).leaves == 3
+    assert verify_log(link.log, link.ring.verifier_key(ORIGIN)).problems == ()
+
+
+async def test_whoever_takes_note_of_records_may_fail_and_costs_nobody_an_answer(link, caplog):
+    def fails(event):
+        raise TypeError(event.label)
+
+    link.server.on_stored = fails
+    asked = [link.append(encode(decision(n, label="sëcret"))) for n in range(1, 4)]
+    assert await asyncio.gather(*asked) == [None] * 3
+    assert (await link.client.append(decision(4))).index == 3
+    assert "could not take note of leaf 0, a decision: TypeError" in caplog.text
+    assert "sëcret" not in caplog.text

@@ -1,0 +1,81 @@
+"""Values of the declared types pass, others are named; for each field of each kind of event."""
+
+import types
+import typing
+from dataclasses import fields
+
+import pytest
+
+from audit.errors import EventInvalid
+from audit.events import ALL, Counters, Gap, UnknownEvent
+from audit.shapes import check_values, mistyped
+from tests.audit.worlds import decision
+
+GOOD = {str: "a", int: 1, bool: True, type(None): None}
+EVERY = [(kind, field) for kind in ALL for field in fields(kind)]
+
+
+def some(hint):
+    """The values that a field of this type may hold, one of each sort."""
+    if isinstance(hint, types.UnionType):
+        return [GOOD[part] for part in typing.get_args(hint)]
+    if typing.get_origin(hint) is list:
+        return [[], [some(typing.get_args(hint)[0])[-1]]]
+    if typing.get_origin(hint) is dict:
+        part = typing.get_args(hint)[1]
+        return [{}, {"k": 1}, *([{"k": ["any", None]}] if isinstance(part, str) else [])]
+    return [GOOD[hint]]
+
+
+def made(kind, /, **changes):
+    return kind(**({f.name: some(f.type)[-1] for f in fields(kind)} | changes))
+
+
+@pytest.mark.parametrize(("kind", "field"), EVERY, ids=lambda it: getattr(it, "name", None))
+def test_each_field_takes_values_of_its_type_and_no_others(kind, field):
+    assert mistyped(made(kind)) is None
+    allowed = some(field.type)
+    for value in allowed:
+        assert mistyped(made(kind, **{field.name: value})) is None
+    tried = ["a", 1, True, None, 1.0, [], {}, ["x"], [1], [None], {"k": True}, {"k": "x"}]
+    kinds = {type(value) for value in allowed}
+    for value in tried:
+        if type(value) not in kinds:
+            assert mistyped(made(kind, **{field.name: value})) == field.name
+
+
+def test_what_is_inside_of_lists_and_objects_is_looked_at_where_a_type_is_declared():
+    assert mistyped(decision(1, label_counts={"a": True})) == "label_counts"
+    assert mistyped(decision(1, latency_us={"total": "1"})) == "latency_us"
+    for kind, name, value in (
+        ("erasure", "key_slots", [1, "2"]),
+        ("carried", "path", [1]),
+        ("fairness_window", "groups", [[]]),
+    ):
+        (found,) = [one for one in ALL if one.type == kind]
+        assert mistyped(made(found, **{name: value})) == name
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (decision(0), "seq is below 1"),
+        (decision(-5), "seq is below 1"),
+        (made(Gap, first_seq=0), "first_seq is below 1"),
+        (made(Gap, last_seq=0), "last_seq is below 1"),
+        (made(Counters, seq=-1), "seq is below 0"),
+        (decision(1, id=""), "id is empty"),
+        (UnknownEvent(id="", time_us=1, body={}), "id is empty"),
+        (decision(1, label=["secret"]), "its label is of the wrong type"),
+    ],
+)
+def test_a_refusal_names_the_field_and_not_what_it_holds(event, said):
+    with pytest.raises(EventInvalid, match=said) as caught:
+        check_values(event)
+    assert "secret" not in str(caught.value)
+
+
+def test_newer_events_and_the_least_numbers_pass():
+    check_values(UnknownEvent(id="a", time_us=1, body={"seq": "any"}))
+    check_values(made(Counters, seq=0))
+    check_values(decision(1))
