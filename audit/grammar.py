@@ -43,7 +43,7 @@ _KINDS: dict[Any, str] = {
 _FORMS = {
     "type": f'"{Decision.type}"',
     "schema": f"{Decision.schema}",
-    "id": r'"(?P<id>[ !#-\[\]-~]*+)"',
+    "id": r'"(?P<id>[ !#-\[\]-~]++)"',
     "instance": r'"(?P<instance>[ !#-\[\]-~]*+)"',
     "seq": "(?P<seq>[1-9][0-9]{0,14}+)",
     "time_us": "(?P<time_us>[1-8][0-9]{15})",

@@ -54,6 +54,7 @@ def test_decisions_as_gateways_write_them_are_told_by_their_form(changes):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
+        (b'"id":"01994f00-0000-7000-8000-00000a000007"', b'"id":""'),
         (b'"seq":7', b'"seq":07'),
         (b'"seq":7', b'"seq":0'),
         (b'"seq":7', b'"seq":-7'),

@@ -116,3 +116,12 @@ async def test_whoever_takes_note_of_records_may_fail_and_costs_nobody_an_answer
     assert (await link.client.append(decision(4))).index == 3
     assert "could not take note of leaf 0, a decision: TypeError" in caplog.text
     assert "sëcret" not in caplog.text
+
+
+@pytest.mark.parametrize("label", [">50K", "ä"])
+async def test_an_empty_id_is_refused(link, label):
+    for _ in range(2):
+        refused = await link.append(changed(id="", label=label))
+        assert isinstance(refused, EventInvalid)
+        assert "id is empty" in str(refused)
+    assert link.notary.size == 0
