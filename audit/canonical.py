@@ -52,6 +52,13 @@ def dumps_checked(value: object) -> bytes:
 
 def check(value: object) -> None:
     """Refuse, by raising EventInvalid, anything that has no canonical form."""
+    try:
+        _check(value)
+    except RecursionError:  # and orjson writes no more than 254 levels
+        raise EventInvalid("could not encode a value: it is nested too deeply") from None
+
+
+def _check(value: object) -> None:
     kind = type(value)
     if kind in _SCALARS:
         return
@@ -68,7 +75,7 @@ def check(value: object) -> None:
         raise EventInvalid(f"could not encode a {kind.__name__}: only JSON types are canonical")
     for part in parts:
         if type(part) not in _SCALARS:
-            check(part)
+            _check(part)
 
 
 def _check_keys(keys: Iterable[object]) -> None:

@@ -125,3 +125,20 @@ async def test_an_empty_id_is_refused(link, label):
         assert isinstance(refused, EventInvalid)
         assert "id is empty" in str(refused)
     assert link.notary.size == 0
+
+
+@pytest.mark.parametrize("depth", [300, 970, 980, 1000, 1020, 20_000])
+async def test_what_is_nested_too_deeply_is_refused_and_nobody_hung_up_on(link, depth, caplog):
+    nested = b"[" * depth + b"]" * depth
+    flat = event(
+        "assignment_config", definition={"a": 0}, epoch=1, experiment="e", experiment_version="v",
+        model="m", reason="r",
+    )  # fmt: skip
+    await link.client.append(decision(1))
+    stream = link.client._stream
+    assert isinstance(
+        await link.append(flat.replace(b'{"a":0}', b'{"a":%s}' % nested)), EventInvalid
+    )
+    assert await link.append(flat) is None
+    assert link.client._stream is stream
+    assert "Traceback" not in caplog.text
