@@ -11,6 +11,7 @@ Read next: link_accept.py (who gets in), link_client.py (the other end), notary.
 import asyncio
 import logging
 import os
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -54,6 +55,8 @@ _LOGGER = logging.getLogger("weighbridge.audit")
 _MAX_ASKED = 4096
 _MAX_ASKED_BYTES = 128 << 20
 _CLOSE_S = 10.0
+_UNIT_REF = re.compile(r"[0-9a-f]{32}")  # no other is found again in the log (mentions.py)
+_OF_UNITS = frozenset({"erase", "hold", "release"})
 _OWN = (Carried, Erasure, KeyRotation, LegalHold, Pruned)
 _DURABILITIES: Mapping[str | None, Durability] = {
     "strict": "strict",
@@ -297,6 +300,8 @@ class _Connection(FrameStream):
             raise EventInvalid(
                 f"could not do '{str(asked.get('do'))[:40]}': this notary does not offer it here"
             )
+        if asked["do"] in _OF_UNITS and not _UNIT_REF.fullmatch(str(asked.get("unit_ref"))):
+            raise EventInvalid("could not do what was asked: unit_ref must be 32 hex digits")
         try:
             return await handler(asked)
         except KeyError as exc:

@@ -19,11 +19,11 @@ from tests.audit.worlds import ORIGIN, START_US, decision, make_keyring, uuid
 class Link:
     """A notary behind its socket, and a client that sends any bytes as an event."""
 
-    async def open(self, folder):
+    async def open(self, folder, **options):
         self.ring = make_keyring(folder / "keys")
         self.log = folder / "log"
         self.notary = await Notary.open(self.log, self.ring, origin=ORIGIN)
-        self.server = await serve(self.notary, folder / "n.sock")
+        self.server = await serve(self.notary, folder / "n.sock", **options)
         self.client = NotaryClient(folder / "n.sock", timeout_s=20)
         return self
 
@@ -142,3 +142,21 @@ async def test_what_is_nested_too_deeply_is_refused_and_nobody_hung_up_on(link, 
     assert await link.append(flat) is None
     assert link.client._stream is stream
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("do", ["hold", "release", "erase"])
+@pytest.mark.parametrize("unit_ref", ["", "short", "AB" * 16, "é" * 16, "ab" * 17, 7, None])
+async def test_a_deed_needs_a_reference_as_records_have_them(tmp_path, do, unit_ref):
+    link, asked = Link(), []
+
+    async def handler(given):
+        asked.append(given)
+        return {}
+
+    await link.open(tmp_path, handlers={do: handler})
+    with pytest.raises(EventInvalid, match="32 hex digits"):
+        await link.client.ask(do, unit_ref=unit_ref, actor="a", reason="r")
+    assert asked == []
+    await link.client.ask(do, unit_ref="ab" * 16, actor="a", reason="r")
+    assert len(asked) == 1
+    await link.close()
