@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .blobs import Payload
+from .blobs import as_payloads
 from .canonical import JSON, is_canonical
 from .erasing import Erasing
 from .errors import AuditError, EntryTooLarge, EventInvalid, LogUnavailable
@@ -267,16 +267,13 @@ class _Connection(FrameStream):
             if not event_id or len(request.data) > MAX_ENTRY_BYTES:
                 event = _checked_event(request.data)
                 event_id, decision = event.id, subject_of(event)
+            payloads = as_payloads(decision, request.payloads, request.subject or decision)
         except ValueError as exc:
             told(None, EventInvalid(str(exc)))
             return
         except AuditError as exc:
             told(None, exc)
             return
-        subject = request.subject or decision
-        payloads = tuple(
-            Payload(decision, name, subject, data) for name, data in request.payloads.items()
-        )
         durability = _DURABILITIES.get(request.durability)
         self._notary.submit(event_id, request.data, told, payloads=payloads, durability=durability)
 

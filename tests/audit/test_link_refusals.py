@@ -6,7 +6,7 @@ import json
 import pytest
 
 from audit.canonical import dumps
-from audit.errors import EventInvalid
+from audit.errors import EntryTooLarge, EventInvalid
 from audit.notary import Notary
 from audit.record import encode
 from audit.socket_link import NotaryClient, serve
@@ -160,3 +160,11 @@ async def test_a_deed_needs_a_reference_as_records_have_them(tmp_path, do, unit_
     await link.client.ask(do, unit_ref="ab" * 16, actor="a", reason="r")
     assert len(asked) == 1
     await link.close()
+
+
+async def test_a_payload_beyond_the_limit_is_refused(link, monkeypatch):
+    monkeypatch.setattr("audit.blobs.MAX_PAYLOAD_BYTES", 1000)
+    refused = await link.append(encode(decision(1)), {"input": bytes(1001)})
+    assert isinstance(refused, EntryTooLarge)
+    assert await link.append(encode(decision(1)), {"input": bytes(1000)}) is None
+    assert link.notary.size == 1
