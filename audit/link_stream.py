@@ -33,6 +33,8 @@ class FrameStream(asyncio.Protocol, ABC):
         self._begun = 0.0
         self._overdue: asyncio.TimerHandle | None = None
         self._stopped = 0
+        self._read_there = asyncio.Event()
+        self._read_there.set()
         self.open = False
 
     # --- for subclasses -----------------------------------------------------------------------
@@ -62,6 +64,14 @@ class FrameStream(asyncio.Protocol, ABC):
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(data)
+
+    async def sent(self) -> None:
+        """Wait until at most a megabyte of what was written waits for the other end, or it ended.
+
+        Whoever makes long answers waits for this between them, so that few of them are in memory.
+        """
+        await asyncio.sleep(0)  # what this turn writes leaves at its end
+        await self._read_there.wait()
 
     def hang_up(self) -> None:
         """End the connection at once, without waiting for the other end."""
@@ -93,6 +103,7 @@ class FrameStream(asyncio.Protocol, ABC):
         self.open = False
         self._out.clear()
         self._buffer.clear()
+        self._read_there.set()
         self._watch()
         why = getattr(exc, "reason", None) or type(exc).__name__
         self.ended(str(why) if exc is not None else "the other end hung up")
@@ -108,10 +119,12 @@ class FrameStream(asyncio.Protocol, ABC):
 
     def pause_writing(self) -> None:
         """The other end does not read."""
+        self._read_there.clear()
         self.stop_reading()
 
     def resume_writing(self) -> None:
         """It does again."""
+        self._read_there.set()
         self.go_on_reading()
 
     def _flush(self) -> None:
