@@ -3,7 +3,9 @@
 Rule 1: until TLS is done a connection is a stranger: it has `HANDSHAKE_S`, at most `_STRANGERS` of
 one address and `_ALL_STRANGERS` in all are at the door, and one more is turned away at once. So a
 flood of them costs nobody who is inside anything, and those of other addresses nothing.
-Rule 2: where the process has no file descriptor left, nobody is let in for a moment, and those
+Rule 2: those inside and those who are coming are counted together, at most `_CONNECTIONS`; and in
+a burst each has others take their turn: a socket that is ready would keep the loop to itself.
+Rule 3: where the process has no file descriptor left, nobody is let in for a moment, and those
 inside go on.
 Boundary: sockets to asyncio transports; what is spoken is the protocol's matter.
 """
@@ -64,6 +66,7 @@ class Acceptor:
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            await asyncio.sleep(0)
             try:
                 connection, address = await loop.sock_accept(self._listening)
             except OSError as error:  # no descriptor left, or a peer that is gone already
@@ -90,7 +93,7 @@ class Acceptor:
 
     def _room_for(self, host: str) -> bool:
         self._inside = {one for one in self._inside if not one.is_closing()}
-        if len(self._inside) >= _CONNECTIONS:
+        if len(self._inside) + len(self._coming) >= _CONNECTIONS:
             return False
         if self._tls is None:
             return True
