@@ -352,11 +352,11 @@ def _checked_event(data: bytes) -> Event:
         event = decode(data)
     except AuditError as exc:
         raise EventInvalid(str(exc)) from exc
-    if not is_canonical(data):
-        raise EventInvalid(f"could not store {event.id}: its bytes are not canonical")
     check_values(event)
-    if not isinstance(event, UnknownEvent) and encode(event) != data:
-        raise EventInvalid(f"could not store {event.id}: its fields are not a {event.type}'s")
+    known = not isinstance(event, UnknownEvent)  # then all of its fields are in what it encodes to
+    if not (encode(event) == data if known else is_canonical(data)):
+        kind = event.type or "record"
+        raise EventInvalid(f"could not store {event.id}: not the canonical bytes of a {kind}")
     if isinstance(event, _OWN):
         raise EventInvalid(f"could not store {event.id}: only the notary writes a {event.type}")
     return event

@@ -78,7 +78,7 @@ COUNTERS = dict.fromkeys(("seq", "recorded", "refused", "answered", "traced"), 1
         (changed(instance=["x"]), "instance"),
         (changed(unit_ref=7), "unit_ref"),
         (changed(label_counts=[]), "label_counts"),
-        (changed(schema=True), "fields"),
+        (changed(schema=True), "not the canonical bytes"),
         (changed(time_us="1"), "time_us"),
     ],
 )
