@@ -5,6 +5,8 @@ puts an old key file back, the log still says what must be gone, and `finish` de
 Rule 2: a hold stands from its record to the record of its release; the log is the only place where
 holds are kept, so a restart changes nothing.
 Rule 3: erasing twice is erasing once: a second record is made only where the subject has come back.
+But no answer says that a subject is erased before its keys are gone: where the deed failed after
+the record, asking again goes on with it.
 Boundary: asyncio, through the one writer (notary.py); files are read in a thread.
 Read next: subjects.py (the data keys), seals.py (the keys of sealed parts), socket_link.py.
 """
@@ -131,6 +133,7 @@ class Erasing:
         self._standing = Standing()
         self._reader = LogReader(notary.directory)
         self._one = asyncio.Lock()
+        self._undone: set[str] = set()  # erasures whose deed was begun here, and is not done
         self.on_erased: Callable[[str], None] = lambda _: None
 
     async def erase(self, unit_ref: str, *, actor: str, reason: str) -> Erased:
@@ -145,7 +148,7 @@ class Erasing:
             EventInvalid: the reason or the actor is empty or too long.
             NotFound: the log knows no such subject.
             HoldStands: it must be kept.
-            LogUnavailable: the disk refused. If the record was made, the next start finishes it.
+            LogUnavailable: the disk refused. If the record was made, asking again goes on.
         """
         _check(actor, reason)
         async with self._one:
@@ -159,10 +162,12 @@ class Erasing:
             slots = await self._notary.key_slots(unit_ref)
             if not slots and not self._standing.mentions.perhaps(unit_ref):
                 raise NotFound(f"could not erase {unit_ref}: the log holds nothing about it")
-            before = self._standing.erasures.get(unit_ref)
+            before = self._standing.erasures.get(unit_ref, [])
+            earlier = [event for _, event in before]
             newest = self._standing.newest.get(unit_ref.encode(), 0)
-            if before and not slots and newest <= before[-1][0]:
-                return Erased(before[-1][0], 0, again=True)
+            if before and newest <= before[-1][0] and _slots_of(earlier).issuperset(slots):
+                destroyed = await self._deed(unit_ref, earlier)
+                return Erased(before[-1][0], destroyed, again=True)
             event = Erasure(
                 id=new_id(),
                 time_us=now_us(),
@@ -173,10 +178,24 @@ class Erasing:
             )
             receipt = await self._notary.append(event, durability="strict")
             # If we crash here, the log says that the keys are gone, and `finish` makes it true.
+            self._undone.add(event.id)
             await self._notary.destroy_subject(unit_ref)
-            await self._puncture(unit_ref, event.id)
-            self.on_erased(unit_ref)  # who was lent keys must not use them any more
+            await self._deed(unit_ref, [*earlier, event])
             return Erased(receipt.index, len(slots), again=False)
+
+    async def _deed(self, unit_ref: str, events: list[Erasure]) -> int:
+        """Destroy what these records of one subject say is gone; how many data keys were there.
+
+        What failed in this process is done again even if it looks done: a sync may have failed.
+        """
+        slots = sorted(_slots_of(events))
+        destroyed = await self._notary.destroy_slots(slots) if slots else 0
+        left = [event for event in events if not self._is_gone(event)]
+        for event in left:
+            await self._puncture(event.unit_ref, event.id)
+        if left or destroyed:
+            self.on_erased(unit_ref)  # who was lent keys must not use them any more
+        return destroyed
 
     async def hold(self, unit_ref: str, *, actor: str, reason: str, release: bool = False) -> int:
         """Forbid the erasure of a subject, or allow it again; returns the leaf that says so.
@@ -215,10 +234,10 @@ class Erasing:
         async with self._one:
             await asyncio.to_thread(self._standing.catch_up, self._reader)
             events = [event for found in self._standing.erasures.values() for _, event in found]
-            slots = sorted({slot for event in events for slot in event.key_slots})
+            slots = sorted(_slots_of(events))
             revived = await self._notary.destroy_slots(slots) if slots else 0
             for event in events:
-                if not is_erased(self._reader.directory, event.unit_ref, event.id):
+                if not self._is_gone(event):
                     await self._puncture(event.unit_ref, event.id)
                     revived += 1
         if revived:
@@ -232,11 +251,26 @@ class Erasing:
             await asyncio.to_thread(self._standing.catch_up, self._reader)
             yield self._standing
 
+    def _is_gone(self, event: Erasure) -> bool:
+        """Whether no key of sealed parts is left of what an erasure took."""
+        if event.id in self._undone:
+            return False
+        try:
+            return is_erased(self._reader.directory, event.unit_ref, event.id)
+        except OSError as exc:
+            raise LogUnavailable(f"could not look at a key of sealed parts: {exc}") from exc
+
     async def _puncture(self, unit_ref: str, erasure: str) -> None:
+        self._undone.add(erasure)
         try:
             await asyncio.to_thread(self._seals.puncture, unit_ref, erasure)
         except OSError as exc:
             raise LogUnavailable(f"could not destroy a key of sealed parts: {exc}") from exc
+        self._undone.discard(erasure)
+
+
+def _slots_of(events: list[Erasure]) -> set[int]:
+    return {slot for event in events for slot in event.key_slots}
 
 
 def _check(actor: str, reason: str) -> None:

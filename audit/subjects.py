@@ -165,14 +165,18 @@ class SubjectKeys:
     def destroy_slots(self, numbers: Sequence[int]) -> int:
         """Overwrite the keys in these slots; how many were live. Unknown numbers are passed over.
 
+        One whose overwriting failed counts as live until it is durable.
+
         Raises:
             OSError: call again.
         """
         destroyed = 0
         for number in numbers:
             slot = self._read(number) if 0 <= number < self.count else None
-            if slot is None or slot.state != LIVE:
+            if slot is None:
                 continue
+            if slot.state != LIVE and number not in self._slots.get(slot.subject, ()):
+                continue  # unless it is destroyed in the file alone: its sync failed, do it again
             self._keys.pop(number, None)
             dead = format_slot(Slot(DESTROYED, slot.subject, bytes(12), bytes(48)))
             self._file.overwrite(dead, number * SLOT_BYTES)

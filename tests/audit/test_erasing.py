@@ -5,12 +5,13 @@ import shutil
 
 import pytest
 
+from audit import seals
 from audit.erasing import Erasing
 from audit.errors import EventInvalid, HoldStands, LogUnavailable, NotFound
 from audit.events import Erasure, LegalHold
 from audit.notary import Notary
 from audit.reader import LogReader
-from audit.seals import Seals
+from audit.seals import Seals, is_erased
 from audit.socket_link import NotaryClient, serve
 from audit.subjects import DESTROYED, LIVE, SLOT_BYTES, parse_slot, slots_path
 from audit.testing import FaultyFiles, check_log
@@ -204,6 +205,82 @@ async def test_an_interrupted_erasure_is_finished_at_the_next_start(tmp_path, ri
     await notary.close()
     assert body_of(tmp_path, ring, 1) is None
     check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+
+
+@pytest.mark.parametrize("fails", ["data key", "data key's sync", "new keys", "root"])
+async def test_asked_again_it_finishes_what_failed_before_it_says_that_it_is_done(
+    tmp_path, ring, monkeypatch, fails
+) -> None:
+    files = FaultyFiles()
+    notary = await opened(tmp_path, ring, files=files)
+    await fill(notary)
+    erasing, told = erasing_of(notary, ring), []
+    erasing.on_erased = told.append
+    sealed = erasing._seals.seal(b"private", ALICE, "d1")
+    append = notary.append
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "no space left on device")
+
+    async def then_the_disk_fails(*args, **named):
+        receipt = await append(*args, **named)
+        if fails == "data key":
+            files.fault = "not-stored"
+        elif fails == "data key's sync":
+            files.fault = "stored"
+        elif fails == "new keys":
+            monkeypatch.setattr(seals, "replace_file", refuse)
+        else:
+            monkeypatch.setattr(Seals, "_zero_root", refuse)
+        return receipt
+
+    notary.append = then_the_disk_fails
+    with pytest.raises(LogUnavailable):
+        await erasing.erase(ALICE, **WHY)
+    with pytest.raises(LogUnavailable):  # and again, while it fails
+        await erasing.erase(ALICE, **WHY)
+    assert told == []
+    files.fault, notary.append = None, append
+    monkeypatch.undo()
+    size = notary.size
+    done = await erasing.erase(ALICE, **WHY)
+    assert (done.again, notary.size) == (True, size)  # one record says it
+    assert told == [ALICE]
+    assert is_erased(notary.directory, ALICE, decoded_id(tmp_path, done.leaf))
+    assert erasing._seals.open(sealed, ALICE, "d1") is None
+    assert body_of(tmp_path, ring, 1) is None
+    await erasing.erase(ALICE, **WHY)
+    assert told == [ALICE]
+    await fill(notary, first=3)  # and may come back
+    assert body_of(tmp_path, ring, 3) == SECRET
+    await notary.close()
+    check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+
+
+async def test_a_subject_that_came_back_meanwhile_is_erased_with_both_records(
+    tmp_path, ring, monkeypatch
+) -> None:
+    notary = await opened(tmp_path, ring)
+    await fill(notary)
+    erasing = erasing_of(notary, ring)
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "no space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Seals, "puncture", refuse)
+        with pytest.raises(LogUnavailable):
+            await erasing.erase(ALICE, **WHY)
+    await fill(notary, first=3)
+    done = await erasing.erase(ALICE, **WHY)
+    assert (done.keys, done.again) == (1, False)
+    assert await erasing.finish() == 0
+    await notary.close()
+    check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+
+
+def decoded_id(tmp_path, leaf):
+    return LogReader(tmp_path / "log").entry(leaf).event.id
 
 
 async def test_the_socket_erases_holds_and_refuses_as_the_notary_does(tmp_path, ring) -> None:
