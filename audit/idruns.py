@@ -8,7 +8,7 @@ r"""Which ids the log's older records have, in files that are searched without r
 `covered`: the ids of all leaves below it are in this run or in an earlier one. A key is the last 8
 bytes of a UUID, which are random, or 8 bytes of the SHA-256 of another id. Little-endian.
 Rule 1: derived, and proves nothing: what is found is compared with the log by whoever asks. Runs
-that are damaged, or of another log, are thrown away and made again.
+that are damaged, or of another log, are thrown away and made again; not those of pruned leaves.
 Rule 2: a search looks into the runs whose range of ids holds the id; ids carry their time, so for
 an id of a minute ago that is one run or two, and costs some microseconds.
 Read next: olderids.py (who writes and asks).

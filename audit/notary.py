@@ -328,6 +328,15 @@ class Notary(EventAppender):
         """Do something else with the log while nothing is written to it; for pruning.py."""
         return await self._groups.run(lambda: work(self._log))
 
+    async def keep_ids(self, upto: int) -> None:
+        """Have the ids of all leaves below `upto` kept apart from them, before they are pruned.
+
+        Raises:
+            LogUnavailable: they could not be written.
+            LogDamaged: the log could not be read.
+        """
+        await self._older.settle(upto)
+
     async def close(self) -> None:
         """Write what is queued, sign a last checkpoint, release the lock. Safe to call twice."""
         if self._closed:

@@ -8,13 +8,14 @@ they are found in memory.
 Rule 3: after a start, what no run covers is read from the log. If that is much (a log from before
 these files, or whose files were lost), it is read beside the appends; until it is done, an id that
 is not newer than all is refused with LogUnavailable: better late than twice.
+Rule 4: leaves are pruned only after their ids are in the runs: the log cannot say them any more.
 Boundary: one event loop, and one thread that writes.
 Read next: idruns.py (the files), notary.py (who asks).
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class OlderIds:
         self._waiting: list[dict[str, Known]] = []
         self._unwritten: list[dict[str, int]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit-ids")
-        self._reading = False
+        self._reading, self._unread = False, 0
         self._closed = False
         self.newest = ""
 
@@ -66,8 +67,8 @@ class OlderIds:
         recent = max(first_kept(self._directory), size - self._remembered)
         self.newest = self._runs.greatest()
         if recent - self._runs.covered > _AT_ONCE:
-            self._reading = True
-            self._thread.submit(self._read, recent)
+            self._reading, self._unread = True, recent
+            self._thread.submit(self._read)
         else:
             self._take(min(self._runs.covered, recent), recent)
         for index, data in LogReader(self._directory).raw(recent):
@@ -115,6 +116,16 @@ class OlderIds:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._confirm, leaves, event_id)
 
+    async def settle(self, upto: int) -> None:
+        """Have the ids of all leaves below `upto` in the runs, durably, those remembered as well.
+
+        Raises:
+            LogUnavailable: they could not be written.
+            LogDamaged: the log could not be read.
+        """
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._settle, upto)
+
     def close(self) -> None:
         """Wait for what is being written; what is not is read from the log at the next start."""
         self._closed = True
@@ -137,6 +148,10 @@ class OlderIds:
 
     def _write(self) -> None:
         """Make runs of what waits; if the disk refuses, it stays in memory."""
+        if self._reading:
+            self._read()  # it failed: a run of later ids would say that these are covered
+            if self._reading:
+                return
         while self._unwritten:
             chunk = self._unwritten[0]
             if not self._wrote(chunk, self._runs.covered):
@@ -155,18 +170,38 @@ class OlderIds:
                     return
             del self._waiting[0]
 
-    def _read(self, end: int) -> None:
+    def _settle(self, upto: int) -> None:
+        """What no run covers is read from the log: what is remembered has no order of leaves.
+
+        Some of it is forgotten later, and is in two runs then; both name the same leaf.
+        """
+        try:
+            # If we crash between two runs, the next call goes on from where the first one ends.
+            for chunk, covered in self._chunks(self._runs.covered, upto):
+                self._runs.write(chunk, covered)
+        except (OSError, ValueError) as exc:
+            raise LogUnavailable(
+                f"could not keep the ids of the leaves before {upto}: {exc}"
+            ) from exc
+
+    def _read(self) -> None:
         """Read the log from where the runs end; beside the appends."""
         try:
-            self._take(self._runs.covered, end)
+            self._take(self._runs.covered, self._unread)
         except (AuditError, OSError, ValueError) as error:
             _LOGGER.error("could not read the ids of older records: %s", error)
-            return  # and refuse what is not newer than all, until the next start
+            return  # and refuse what is not newer than all, until it was read
         self.newest = max(self.newest, self._runs.greatest())
         self._reading = False
 
     def _take(self, start: int, end: int) -> None:
         """Put the ids of the leaves [start, end) into runs."""
+        for chunk, covered in self._chunks(start, end):
+            self._keep(chunk, covered)
+        self.newest = max(self.newest, self._runs.greatest())
+
+    def _chunks(self, start: int, end: int) -> Iterator[tuple[dict[str, int], int]]:
+        """The ids of the leaves [start, end) by the thousand, and the leaf that each reaches."""
         chunk: dict[str, int] = {}
         start = max(start, first_kept(self._directory))
         for index, data in LogReader(self._directory).raw(start, end):
@@ -174,11 +209,10 @@ class OlderIds:
                 raise ValueError("closed")
             chunk[event_id_in(data)] = index
             if len(chunk) >= self._run:
-                self._keep(chunk, index + 1)
+                yield chunk, index + 1
                 chunk = {}
         if chunk:
-            self._keep(chunk, end)
-        self.newest = max(self.newest, self._runs.greatest())
+            yield chunk, end
 
     def _keep(self, chunk: dict[str, int], covered: int) -> None:
         self.newest = max(self.newest, *chunk)

@@ -3,9 +3,10 @@
 The steps, and what a crash between them means:
     1  what is in force of the leaves that go is carried over (`carried` records)
     2  the `pruned` record is stored and signed        before: nothing happened but more records
-    3  the signed checkpoint is kept in `checkpoints/`
+    3  the ids of the leaves that go are in `ids/`      from 2 on, `finish` goes on from here
+       and the signed checkpoint is kept in `checkpoints/`
     4  the leaves between the boundary, a multiple of 256, and the first whole segment get a
-       segment of their own                            from 2 on, `finish` goes on from here
+       segment of their own
     5  the `pruned` file says where the log begins     from here on, opening the log goes on
     6  the segments before it go
     7  bundles and tiles that end before it go (C2SP tlog-tiles, "Pruning"), payload segments, and
@@ -208,6 +209,7 @@ class Pruning:
 
     async def _deed(self, leaf: int, event: Pruned, note: str) -> int:
         try:
+            await self._notary.keep_ids(event.first_leaf)
             boundary = await asyncio.to_thread(prune_files, self._directory, leaf, event, note)
             keys = await self._destroy_unused(event.first_payloads)
             await asyncio.to_thread(write_boundary, self._directory, boundary)

@@ -151,6 +151,34 @@ async def test_while_a_large_log_is_read_an_old_id_is_refused_and_a_new_one_stor
     await notary.close()
 
 
+async def test_what_could_not_be_read_is_read_later_and_never_taken_for_known(
+    tmp_path, ring, monkeypatch
+):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 500)
+    await notary.close()
+    for path in (tmp_path / "log" / "ids").glob("*.run"):
+        path.unlink()
+    tried, real = [], OlderIds._take
+
+    def fails_at_first(self, start, end):
+        tried.append(start)
+        if len(tried) < 3:
+            raise OSError(24, "too many open files")
+        real(self, start, end)
+
+    monkeypatch.setattr(olderids, "_AT_ONCE", 100)
+    monkeypatch.setattr(OlderIds, "_take", fails_at_first)
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 400, first=501)
+    await notary.close()
+    assert len(tried) >= 3
+    notary = await opened(tmp_path, ring)
+    for seq in (1, 3, 300, 500, 501, 900):
+        assert (await notary.append(decision(seq))).index == seq - 1
+    await notary.close()
+
+
 async def test_a_full_disk_costs_memory_and_no_second_record(tmp_path, ring, monkeypatch):
     notary = await opened(tmp_path, ring)
 

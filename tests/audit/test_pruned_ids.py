@@ -1,0 +1,126 @@
+"""The id of a pruned record stays taken: at once, after a restart, and whatever failed between."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from audit import pruning
+from audit.complete import check_complete
+from audit.errors import EventConflict, LogUnavailable
+from audit.idruns import IdRuns
+from audit.notary import Notary
+from audit.reader import LogReader
+from audit.testing import check_log
+from tests.audit.pruneworld import SEGMENT_BYTES, Living, time_us
+from tests.audit.worlds import ORIGIN, decision, make_keyring
+
+OLD, NEW = 600, 300
+
+
+@pytest.fixture
+def ring(tmp_path):
+    return make_keyring(tmp_path / "keys")
+
+
+@asynccontextmanager
+async def living(folder, ring, remembered=65_536):
+    notary = await Notary.open(
+        folder / "log",
+        ring,
+        origin=ORIGIN,
+        segment_bytes=SEGMENT_BYTES,
+        checkpoint_interval_s=3600,
+        remembered=remembered,
+        max_pending=16,
+    )
+    try:
+        yield Living(notary, ring, "0s..")
+    finally:
+        await notary.close()
+
+
+async def fill(log):
+    await log.decide(OLD, at=0)
+    await log.pruning.roll()
+    await log.decide(NEW, at=0)
+    await log.notary.checkpoint()
+    log.hours = 1
+
+
+async def check_ids(log, first):
+    """Every pruned id is refused, also for other content; what is kept gives its receipt."""
+    size = log.notary.size
+    for seq in (1, 5, 100, first):
+        for event in (decision(seq, time_us=time_us(0)), decision(seq, label="<=50K")):
+            with pytest.raises(EventConflict, match="which was pruned since"):
+                await log.notary.append(event)
+    assert log.notary.size == size
+
+
+def check(tmp_path, ring):
+    check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+    counted = check_complete(tmp_path / "log", ring.verifier_key(ORIGIN))
+    assert counted.ok, counted.text()
+
+
+@pytest.mark.parametrize("remembered", [65_536, 64])
+async def test_an_id_that_was_only_remembered_is_refused_after_a_restart(
+    tmp_path, ring, remembered
+) -> None:
+    async with living(tmp_path, ring, remembered) as log:
+        await fill(log)
+        first = (await log.prune()).first_leaf
+        assert first >= 512
+    async with living(tmp_path, ring, remembered) as log:
+        await check_ids(log, first)
+        log.seq = OLD + NEW
+        await log.decide(NEW, at=2)  # what was remembered is forgotten, and written again
+        await check_ids(log, first)
+        kept = LogReader(log.directory).entry(first + 3)
+        assert (await log.notary.append(kept.event)).index == first + 3
+    async with living(tmp_path, ring, remembered) as log:
+        await check_ids(log, first)
+    check(tmp_path, ring)
+
+
+async def test_nothing_is_pruned_while_its_ids_cannot_be_written(
+    tmp_path, ring, monkeypatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "no space left on device")
+
+    async with living(tmp_path, ring) as log:
+        await fill(log)
+        with monkeypatch.context() as broken:
+            broken.setattr(IdRuns, "write", full)
+            with pytest.raises(LogUnavailable, match="could not keep the ids"):
+                await log.prune()
+        assert LogReader(log.directory).entry(5).event.seq == 6
+    async with living(tmp_path, ring) as log:
+        assert await log.pruning.finish()
+        first = LogReader(log.directory).first()
+    async with living(tmp_path, ring) as log:
+        await check_ids(log, first)
+    check(tmp_path, ring)
+
+
+async def test_a_crash_after_the_ids_were_written_changes_nothing(
+    tmp_path, ring, monkeypatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise OSError(5, "the power is gone")
+
+    async with living(tmp_path, ring) as log:
+        await fill(log)
+        with monkeypatch.context() as broken:
+            broken.setattr(pruning, "prune_files", dies)
+            with pytest.raises(LogUnavailable, match="the power is gone"):
+                await log.prune()
+    async with living(tmp_path, ring) as log:
+        old = LogReader(log.directory).entry(5)
+        assert (await log.notary.append(old.event)).index == 5
+        assert await log.pruning.finish()
+        first = LogReader(log.directory).first()
+    async with living(tmp_path, ring) as log:
+        await check_ids(log, first)
+    check(tmp_path, ring)
