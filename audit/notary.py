@@ -262,20 +262,26 @@ class Notary(EventAppender):
         task.add_done_callback(self._asking.discard)
 
     async def _compare(self, asked: "Asked", leaves: list[int]) -> None:
+        """Answer an append whose id an older record may have, and all that joined it."""
         event_id, receipt, refused = asked.event_id, None, None
         try:
             found = await self._older.confirm(leaves, event_id)
-            if found is None:
-                self._put(*asked)
-                return
-            index, leaf = found
-            if leaf != asked.leaf:
+            if found is not None and found[1] != asked.leaf:
                 raise EventConflict(f"could not store event {event_id}: its id names other content")
-            receipt = Receipt(self._origin, index, leaf)
-            self._recent.put(event_id, leaf, receipt)
+            if found is None:
+                self._refuse_more()  # it may have been closed meanwhile
         except AuditError as error:
-            self._recent.forget(event_id)
             refused = error
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the callers learn of it
+            refused = LogUnavailable(f"could not store event {event_id}: {error!r}")
+        if refused is not None:
+            self._recent.forget(event_id)
+        elif found is None:
+            self._put(*asked)
+            return
+        else:
+            receipt = Receipt(self._origin, found[0], asked.leaf)
+            self._recent.put(event_id, asked.leaf, receipt)
         for told in (asked.told, *self._joined.pop(event_id, ())):
             told(receipt, refused)
 

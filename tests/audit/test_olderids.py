@@ -179,6 +179,48 @@ async def test_what_could_not_be_read_is_read_later_and_never_taken_for_known(
     await notary.close()
 
 
+@pytest.mark.parametrize("error", [OSError(24, "too many open files"), RuntimeError("a fault")])
+async def test_where_the_log_cannot_be_looked_at_all_learn_of_it_and_may_try_again(
+    tmp_path, ring, monkeypatch, error
+):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 300)
+
+    def fails(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(OlderIds, "_confirm", fails)
+        async with asyncio.timeout(10):
+            late = [notary.append(decision(5)) for _ in range(3)]
+            found = await asyncio.gather(*late, return_exceptions=True)
+    assert [type(refused) for refused in found] == [LogUnavailable] * 3
+    assert (await notary.append(decision(5))).index == 4
+    await notary.close()
+
+
+async def test_a_late_retry_is_answered_when_the_notary_closes(tmp_path, ring, monkeypatch):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 300)
+    go_on, real = threading.Event(), OlderIds._confirm
+
+    def slow(self, leaves, event_id):
+        go_on.wait(30)
+        return real(self, leaves, event_id)
+
+    monkeypatch.setattr(OlderIds, "_confirm", slow)
+    late = [asyncio.ensure_future(notary.append(decision(seq))) for seq in (5, 6)]
+    await asyncio.sleep(0.05)
+    closing = asyncio.ensure_future(notary.close())
+    await asyncio.sleep(0.05)
+    go_on.set()
+    async with asyncio.timeout(10):
+        found = await asyncio.gather(*late, return_exceptions=True)
+        await closing
+    for seq, one in zip((5, 6), found, strict=True):
+        assert isinstance(one, LogUnavailable) or one.index == seq - 1
+
+
 async def test_a_full_disk_costs_memory_and_no_second_record(tmp_path, ring, monkeypatch):
     notary = await opened(tmp_path, ring)
 
