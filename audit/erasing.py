@@ -131,7 +131,7 @@ class Erasing:
         self._seals = seals
         self._notary = notary
         self._standing = Standing()
-        self._reader = LogReader(notary.directory)
+        self._reader = notary.reader()
         self._one = asyncio.Lock()
         self._undone: set[str] = set()  # erasures whose deed was begun here, and is not done
         self.on_erased: Callable[[str], None] = lambda _: None

@@ -82,7 +82,9 @@ class Notary(EventAppender):
         self._loop = asyncio.get_running_loop()
         self._groups = GroupWriter(self._loop, log, syncer, self._resolve, self._reject)
         self._closed = False
-        self._older = OlderIds(directory, remembered=remembered, under_way=2 * max_pending)
+        self._older = OlderIds(
+            directory, self.reader, remembered=remembered, under_way=2 * max_pending
+        )
         self._recent = RecentEvents(remembered, forgotten=self._older.add)
         self._asking: set[asyncio.Task[None]] = set()
         self._joined: dict[str, list[Told]] = {}
@@ -173,6 +175,10 @@ class Notary(EventAppender):
     def size(self) -> int:
         """How many leaves are durable."""
         return self._log.position.leaves
+
+    def reader(self) -> LogReader:
+        """A reader that knows from this process, not from a file, what is durable."""
+        return LogReader(self._directory, lambda: self._log.position)
 
     @property
     def recovery(self) -> RecoveryReport:

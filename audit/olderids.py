@@ -36,6 +36,7 @@ class OlderIds:
 
     Args:
         directory: the log's.
+        reader: makes a reader of it.
         remembered: how many events RecentEvents remembers.
         under_way: how many appends there may be at once: by so much the order in which ids are
             forgotten may differ from that of the leaves.
@@ -44,8 +45,16 @@ class OlderIds:
         newest: no id greater than this was forgotten.
     """
 
-    def __init__(self, directory: Path, *, remembered: int, under_way: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        reader: Callable[[], LogReader],
+        *,
+        remembered: int,
+        under_way: int,
+    ) -> None:
         self._directory = directory
+        self._reader = reader
         self._remembered, self._under_way = remembered, under_way
         self._run = max(remembered // 2, 1)
         self._runs = IdRuns(directory)
@@ -71,7 +80,7 @@ class OlderIds:
             self._thread.submit(self._read)
         else:
             self._take(min(self._runs.covered, recent), recent)
-        for index, data in LogReader(self._directory).raw(recent):
+        for index, data in self._reader().raw(recent):
             name = event_id_in(data)
             remember(name, leaf_hash(data), index)
             if self._reading:
@@ -134,7 +143,7 @@ class OlderIds:
     # --- the thread ---------------------------------------------------------------------------
 
     def _confirm(self, leaves: list[int], event_id: str) -> tuple[int, bytes] | None:
-        reader, first = LogReader(self._directory), first_kept(self._directory)
+        reader, first = self._reader(), first_kept(self._directory)
         for leaf in leaves:
             if leaf < first:
                 raise EventConflict(
@@ -204,7 +213,7 @@ class OlderIds:
         """The ids of the leaves [start, end) by the thousand, and the leaf that each reaches."""
         chunk: dict[str, int] = {}
         start = max(start, first_kept(self._directory))
-        for index, data in LogReader(self._directory).raw(start, end):
+        for index, data in self._reader().raw(start, end):
             if self._closed:
                 raise ValueError("closed")
             chunk[event_id_in(data)] = index

@@ -2,13 +2,14 @@
 
 Rule: read-only, takes no lock, holds no state that the files do not. `size` is what the writer's
 marker vouches for (each such leaf is behind an fdatasync), so following is: ask `size`, read
-`entries(seen, size)`, come back later. A single reader is for one thread.
+`entries(seen, size)`, come back later. A single reader is for one thread. The writer's own process
+says the position itself: what it decides must not hang on a file that others can replace.
 Records whose fields hold what they cannot were once taken over the link; `others` passes over them.
 Read next: index.py (finding), verify.py (checking), prove.py (proofs).
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,10 +37,16 @@ class Entry(NamedTuple):
 
 
 class LogReader:
-    """A read-only view of the log in `directory`; follows a living writer."""
+    """A read-only view of the log in `directory`; follows a living writer.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: the log's.
+        position: says what is committed, in the writer's process; the marker's file if None.
+    """
+
+    def __init__(self, directory: Path, position: Callable[[], Position] | None = None) -> None:
         self.directory = directory
+        self._committed = position
         self._cursor = WalCursor(directory)
         self._payloads = Payloads(directory)
 
@@ -163,7 +170,7 @@ class LogReader:
         return self._payloads.kept(name)
 
     def _position(self) -> Position:
-        return read_marker(self.directory)
+        return read_marker(self.directory) if self._committed is None else self._committed()
 
 
 def _sound(data: bytes) -> Event | None:

@@ -142,6 +142,20 @@ async def test_a_hold_forbids_erasure_also_after_a_restart_until_it_is_released(
     check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
 
 
+async def test_a_hold_is_kept_although_the_marker_was_replaced(tmp_path, ring) -> None:
+    notary = await opened(tmp_path, ring)
+    await fill(notary)
+    erasing = erasing_of(notary, ring)
+    marker = tmp_path / "log" / "committed"
+    shutil.copy(marker, tmp_path / "copy")
+    (tmp_path / "copy").replace(marker)  # the writer goes on with the file that was there
+    await erasing.hold(ALICE, actor="court", reason="case 12")
+    with pytest.raises(HoldStands):
+        await erasing.erase(ALICE, **WHY)
+    assert body_of(tmp_path, ring, 1) == SECRET
+    await notary.close()
+
+
 async def test_a_key_file_from_before_is_found_and_its_keys_are_destroyed_again(
     tmp_path, ring
 ) -> None:

@@ -106,6 +106,18 @@ async def test_the_same_key_of_another_id_is_no_retry(tmp_path, ring):
     await notary.close()
 
 
+async def test_a_retry_finds_its_record_although_the_marker_was_replaced(tmp_path, ring):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 100)
+    marker = tmp_path / "log" / "committed"
+    (tmp_path / "copy").write_bytes(marker.read_bytes())
+    (tmp_path / "copy").replace(marker)
+    await fill(notary, 300, first=101)
+    assert (await notary.append(decision(150))).index == 149
+    assert notary.size == 400
+    await notary.close()
+
+
 async def test_clocks_that_differ_make_no_second_record(tmp_path, ring):
     notary = await opened(tmp_path, ring)
     source, events = random.Random(7), []
