@@ -10,7 +10,7 @@ Rules:
 4. An append that was cancelled is written all the same: its sequence number leaves no gap.
 5. A "bounded" append is a promise: its record is queued, and stored within `bound_s` or, while that
    fails, tried again and again, with every later append waiting for the disk. A crash in that time
-   loses it, and its number shows as missing.
+   loses it, and its number shows as missing. Who sends it again as "strict" waits for the disk.
 6. An event id is stored once: appending the same bytes again gives the same receipt, other bytes
    under a used id raise EventConflict, however old it is (olderids.py), also after a restart.
 Read next: appending.py (an append that a task waits for), groups.py (the writing),
@@ -88,6 +88,7 @@ class Notary(EventAppender):
         self._recent = RecentEvents(remembered, forgotten=self._older.add)
         self._asking: set[asyncio.Task[None]] = set()
         self._joined: dict[str, list[Told]] = {}
+        self._doubting: dict[str, list[Told]] = {}  # a promise is not enough for these
         self._failure: str | None = None
         self.checkpoints = Checkpoints(log)
 
@@ -229,10 +230,12 @@ class Notary(EventAppender):
             told(None, error)
             return
         if known is not None:
-            if known[1] is not None:
+            if known[1] is None:
+                self._joined.setdefault(event_id, []).append(told)
+            elif known[1].index != PROMISED or (durability or self._durability) == "bounded":
                 told(known[1], None)
             else:
-                self._joined.setdefault(event_id, []).append(told)
+                self._doubting.setdefault(event_id, []).append(told)
             return
         self._put("" if once else event_id, data, leaf, told, payloads, durability)
 
@@ -357,6 +360,7 @@ class Notary(EventAppender):
         lost = await self._groups.drain()
         if lost:
             _LOGGER.error("closing although %d promised records could not be stored", lost)
+        self._refuse_doubting("the notary is closed")
         await self.checkpoints.stop()
         await asyncio.to_thread(self._older.close)
         await self._groups.run(self._log.close)
@@ -380,6 +384,9 @@ class Notary(EventAppender):
             if pending.event_id:
                 self._recent.put(pending.event_id, pending.leaf, receipt)
             self._tell(pending, receipt)
+            if self._doubting:
+                for told in self._doubting.pop(pending.event_id, ()):
+                    _tell(told, receipt, None)
         self._failure = None
         self.checkpoints.grown(self.size)
 
@@ -392,6 +399,13 @@ class Notary(EventAppender):
             refusal = LogUnavailable(str(error))
             refusal.__cause__ = error
             self._tell(pending, None, refusal)  # nobody, if it was acknowledged before the sync
+        self._refuse_doubting(str(error))  # what they wait for is tried again, with or without them
+
+    def _refuse_doubting(self, why: str) -> None:
+        doubting, self._doubting = self._doubting, {}
+        for event_id, waiting in doubting.items():
+            for told in waiting:
+                told(None, LogUnavailable(f"could not store event {event_id} yet: {why}"))
 
     def _seed_recent(self) -> None:
         """Learn the ids of the log, so that a retry after a restart finds its record."""

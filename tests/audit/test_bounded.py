@@ -65,6 +65,23 @@ async def test_the_same_event_again_makes_no_second_record(notary, tmp_path):
     assert stored(tmp_path) == [1]
 
 
+async def test_a_promise_is_no_answer_to_the_same_event_as_strict(notary, files, tmp_path):
+    for durability, seq in (("strict", 1), ("async", 2)):
+        assert (await notary.append(decision(seq))).index == PROMISED
+        placed = [notary.append(decision(seq), durability=durability) for _ in range(3)]
+        assert {receipt.index for receipt in await asyncio.gather(*placed)} == {seq - 1}
+    with files.failing("not-stored"):
+        promise = await notary.append(decision(3))
+        for _ in range(2):
+            with pytest.raises(LogUnavailable):
+                async with asyncio.timeout(10):
+                    await notary.append(decision(3), durability="strict")
+        assert await notary.append(decision(3)) == promise
+    assert (await notary.append(decision(3), durability="strict")).index == 2
+    await notary.close()
+    assert stored(tmp_path) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("fault", ["not-stored", "short", "stored"])
 async def test_a_promise_outlives_a_disk_that_fails(notary, files, tmp_path, ring, fault):
     await notary.append(decision(1), durability="strict")
@@ -104,5 +121,10 @@ async def test_closing_on_a_dead_disk_says_what_was_promised_and_lost(
     )
     with files.failing("not-stored"):
         await opened.append(decision(1))
+        strict = asyncio.ensure_future(opened.append(decision(1), durability="strict"))
+        await asyncio.sleep(0)
         await opened.close()
+        with pytest.raises(LogUnavailable):
+            async with asyncio.timeout(10):
+                await strict
     assert "1 promised records could not be stored" in caplog.text
