@@ -48,8 +48,9 @@ WHAT IT PROVES
 
 - The holder of the log's key signed a tree of {tree_size} records, and each record here is in that
   tree, at its place, byte for byte.
-- The record before and the record after those of the time are of another time: the archive does
-  not leave out its beginning or its end.
+- The record before and the record after those here are of another time. Nobody looks further away:
+  times are what gateways said, and need not be in order. Compare the time that the verifier names
+  with the one that you asked for.
 - Each gateway process numbers its answers 1, 2, 3, ... Between the lowest and the highest number
   of a process here, no number is missing, or the verifier names it.
 - An earlier checkpoint in this archive, or one that you kept, is the beginning of the same log.

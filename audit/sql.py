@@ -31,7 +31,10 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "temp_directory": "",
     "memory_limit": _MEMORY,
 }
-_LOCK = "SET TimeZone = 'UTC'; SET enable_external_access = false; SET lock_configuration = true;"
+_LOCK = (  # its progress bar would be written among the rows
+    "SET TimeZone = 'UTC'; SET enable_external_access = false; SET enable_progress_bar = false; "
+    "SET lock_configuration = true;"
+)
 _TAKEN = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
 

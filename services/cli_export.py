@@ -7,6 +7,7 @@ are waited for, for a few seconds.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from audit.reader import LogReader
 from audit.rotation import chain_of
 
 from .accessed import Actor, Reason, record_access
+from .faults import BadRequest
 from .masterkey import load_keyring
 from .moments import moment_us
 from .settings import settings
@@ -77,11 +79,16 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
         chosen, reader.directory, action="export", target=target, actor=actor, reason=reason
     )
     leaves = _settled(reader, wanted)
-    unfinished = out.with_name(out.name + ".tmp")
+    if out.exists() and not out.is_file():
+        raise BadRequest(f"could not write {out}: it is no file; give --output FILE")
+    # A name of its own: two exports at once would write into one another's.
+    number, name = tempfile.mkstemp(dir=out.parent, prefix=f"{out.name}.")
+    unfinished = Path(name)
     try:
-        with unfinished.open("wb") as file:
+        with open(number, "wb") as file:  # noqa: PTH123  a descriptor
             tree = write_pack(reader, wanted, leaves, file)
-        unfinished.replace(out)
+        unfinished.chmod(0o644)
+        unfinished.replace(out.resolve())
     finally:
         unfinished.unlink(missing_ok=True)
     console.print(

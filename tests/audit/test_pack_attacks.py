@@ -222,6 +222,7 @@ def test_a_forged_cosignature(world, pack, judged):
     [
         (b'"count":11', b'"count":12'),
         (b'"from_us":179', b'"from_us":178'),
+        (b'"format":"weighbridge-evidence-report/1"', b'"format":"weighbridge-evidence-report/2"'),
         (b'"last_seq":310', b'"last_seq":311'),
         (b'"first_seq":300', b'"first_seq":301'),
         (b'"refused":0', b'"refused":1'),

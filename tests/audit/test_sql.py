@@ -168,3 +168,8 @@ def test_nothing_is_written_where_the_query_runs(log, tmp_path, monkeypatch):
     before = sorted(tmp_path.iterdir())
     ask(log, "select a.leaf from decision a, decision b, outcome c order by random() limit 3")
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_long_query_writes_no_progress_among_the_rows(log):
+    found = ask(log, "select value from duckdb_settings() where name = 'enable_progress_bar'")
+    assert found == [{"value": "false"}]

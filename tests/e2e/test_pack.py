@@ -157,5 +157,8 @@ def assert_a_copy_exports_with_the_public_key_alone(
     refused = elsewhere.cli(*words, "--from", "2001-01-01", "--to", "2001-01-02")
     assert refused.returncode == 1
     assert "none of the" in refused.stderr
-    assert not pack.with_name("pack.zip.tmp").exists()
+    assert [path.name for path in folder.glob("pack.zip*")] == ["pack.zip"]
+    device = elsewhere.cli(*words[:-1], "/dev/full")
+    assert (device.returncode, "it is no file" in device.stderr) == (1, True)
+    assert Path("/dev/full").is_char_device()
     assert not (folder / "empty" / "keys").exists()

@@ -30,8 +30,7 @@ class Pack:
             raise Unreadable(f"it is not a file of {_END.size} bytes to 4 GiB")
         with path.open("rb") as file:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._damaged: set[str] = set()
-        self._places: dict[str, tuple[int, int]] = {}
+        self._damaged, self._places = set[str](), dict[str, tuple[int, int]]()
         self._read()
         self.names = set(self._places)
 

@@ -39,7 +39,7 @@ class Check:
                 self._tree()
             with self._step("5 earlier checkpoints are the beginning of the same log"):
                 self._earlier(kept)
-            with self._step("6 records are canonical, there once, none of the time left out"):
+            with self._step("6 records are canonical, there once, the next ones of another time"):
                 self._records()
             with self._step("7 the numbers of every instance are complete, or a gap explains them"):
                 for word, text in self._counted.numbers():
@@ -123,7 +123,9 @@ class Check:
         if odd := sorted(pack.names ^ wanted)[:20]:
             raise Broken(f"what does not belong into the pack, or is missing: {', '.join(odd)}")
         self._hashes.check(signed.root)
-        self._say("found", f"records {first} to {end - 1}, in {len(self._bundles)} bundles")
+        times = (self._counted.given[name] // 10**6 for name in ("from_us", "to_us"))
+        since, until = (datetime.fromtimestamp(max(min(time, 1 << 36), 0), UTC) for time in times)
+        self._say("found", f"records {first} to {end - 1}, of {since} to {until}")
         if end == signed.size:
             self._say("NOT CHECKED", "whether records of that time came after the checkpoint")
 
@@ -131,7 +133,7 @@ class Check:
         mine = {f"your {name}": self._opened(name, data) for name, data in kept.items()}
         for name, older in (self._older | mine).items():
             if older.size > self._signed.size:
-                raise Broken(f"{name} has {older.size} records, the pack's fewer: rolled back")
+                raise Broken(f"{name}: {older.size} records, the pack fewer: older, or rolled back")
             if (root := self._hashes.root(older.size)) is None:
                 raise Broken(f"{name} cannot be compared: ask for a pack with --since-checkpoint")
             if root != older.root:

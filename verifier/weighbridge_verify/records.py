@@ -27,17 +27,16 @@ def canonical(data: bytes, fields: dict[str, type]) -> dict[str, Any]:
 
 
 class Records:
-    """Takes the records of a pack in order. Attributes: `problems`, in sentences; `leaves`."""
+    """Takes the records of a pack in order. Attributes: `problems`, `leaves`, `given` (report)."""
 
     def __init__(self, report: bytes, origin: str, size: int, most: int) -> None:
         """`report` is the pack's own: it says which leaves and which time; raises Broken."""
-        self._given = canonical(report, _REPORT)
-        self.leaves: tuple[int, int] = self._given["first_leaf"], self._given["end_leaf"]
+        self.given = canonical(report, _REPORT)
+        self.leaves: tuple[int, int] = self.given["first_leaf"], self.given["end_leaf"]
         if not 0 <= self.leaves[0] < self.leaves[1] <= min(size, self.leaves[0] + 256 * most):
             raise Broken("report.json is about records that the pack or the checkpoint lacks")
-        self._about: dict[str, Any] = {"origin": origin, "tree_size": size}
-        self.problems: list[str] = []
-        self._ids: dict[str, int] = {}
+        self._own = {"format": "weighbridge-evidence-report/1", "origin": origin, "tree_size": size}
+        self.problems, self._ids = list[str](), dict[str, int]()
         self._kinds, self._decisions = Counter[str](), Counter[tuple[str, str, str]]()
         self._spans: dict[str, list[tuple[int, int, bool]]] = {}
         self._lists: dict[str, list[dict[str, Any]]] = {"gaps": [], "erasures": []}
@@ -48,7 +47,7 @@ class Records:
             event = canonical(data, _EVENT)
             if self._ids.setdefault(event["id"], leaf) != leaf:
                 raise Broken(f"its id is that of record {self._ids[event['id']]}, too")
-            inside = self._given["from_us"] <= event["time_us"] < self._given["to_us"]
+            inside = self.given["from_us"] <= event["time_us"] < self.given["to_us"]
             if self.leaves[0] <= leaf < self.leaves[1]:
                 self._count(leaf, event, inside)
             elif inside and leaf in (self.leaves[0] - 1, self.leaves[1]):
@@ -102,13 +101,13 @@ class Records:
     def agree(self) -> None:
         """Compare the pack's report with what was counted; raises Broken."""
         names = ("model", "version", "arm", "count")
-        counts = {name: self._given[name] for name in _REPORT} | {"records": dict(+self._kinds)}
+        counts = {name: self.given[name] for name in _REPORT} | {"records": dict(+self._kinds)}
         outside = self.leaves[1] - self.leaves[0] - self._kinds.total()
-        counts |= self._about | {"records_outside_the_time": outside}
+        counts |= self._own | {"records_outside_the_time": outside}
         rows = sorted((*key, n) for key, n in self._decisions.items() if n)
         counts |= {"decisions": [dict(zip(names, row, strict=True)) for row in rows]}
         counts |= self._lists | {"instances": self._instances()}
-        if _dump(self._given) != _dump(counts):
+        if _dump(self.given) != _dump(counts):
             raise Broken("report.json: counted again, the records give other figures")
 
 
