@@ -150,6 +150,9 @@ def check_complete(
         in_flight_s=in_flight_s,
         witnesses=witnesses,
     )
+    if not findings.steps:
+        unread = "nothing was counted: the log cannot be read"
+        return Completed(findings, 0, 0, {}, {}, (), (unread,))
     reader = LogReader(directory)
     end = open_checkpoint(reader.checkpoint(), key).size
     start = 0 if since is None else open_checkpoint(since, key).size

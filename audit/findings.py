@@ -1,7 +1,8 @@
 """What a verification found: in words a reviewer can read, and in fields a program can.
 
 Rule: a problem is evidence that does not hold; a note is something a reviewer should know and
-that proves nothing wrong. Files are named relative to the log.
+that proves nothing wrong. Files are named relative to the log. What cannot be printed, in the name
+of a file of a copied log say, is escaped: it would write its own lines and colours into a report.
 Read next: verify.py.
 """
 
@@ -74,6 +75,13 @@ class Findings:
         return "\n".join([*lines, f"result     {verdict}", ""])
 
 
+def printable(text: str) -> str:
+    r"""`text` with what cannot be printed escaped, as Python does: `\n`, `\x1b`, `\udcff`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class Collector:
     """Gathers problems and notes while the steps run; says each thing once."""
 
@@ -93,12 +101,14 @@ class Collector:
         leaf: int | None = None,
     ) -> None:
         """Add a problem."""
-        found = Problem(step, message, file, offset, leaf)
+        name = None if file is None else printable(file)
+        found = Problem(step, printable(message), name, offset, leaf)
         if found not in self.problems:
             self.problems.append(found)
 
     def note(self, text: str) -> None:
         """Add a note."""
+        text = printable(text)
         if text not in self.notes:
             self.notes.append(text)
 

@@ -21,6 +21,7 @@ Rule: no writing here. `scan` yields what is whole and stops, with words, at wha
 Read next: wal.py (what may be cut, and who decides).
 """
 
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ SEGMENT_HEADER_BYTES = 20
 _SEGMENT = struct.Struct(">8sQ")
 _FRAME = struct.Struct(">4sQIIIQII")
 _CRC = struct.Struct(">I")
+_NAME = re.compile(r"[0-9]{20}\.wal")
 FRAME_HEADER_BYTES = _FRAME.size + 4
 MAX_BODY_BYTES = 1 << 28
 
@@ -124,14 +126,17 @@ def segment_name(first: int) -> str:
 
 
 def segments(directory: Path) -> list[tuple[int, Path]]:
-    """The segments below `directory`/wal in order, with the first leaf that their names give."""
+    """The segments below `directory`/wal in order, with the first leaf that their names give.
+
+    A name that is not exactly 20 digits is no segment's.
+    """
     paths = sorted((directory / "wal").glob("*.wal"))
-    return [(int(path.stem), path) for path in paths if path.stem.isdecimal()]
+    return [(int(path.stem), path) for path in paths if _NAME.fullmatch(path.name)]
 
 
 def check_segment_header(raw: bytes, first: int) -> Damage | None:
     """What is wrong with the first 20 bytes of the segment that should begin at leaf `first`."""
-    if raw == format_segment_header(first):
+    if not first >> 64 and raw == format_segment_header(first):
         return None
     return Damage(0, f"the header of a segment that begins at leaf {first}", _describe(raw))
 

@@ -16,7 +16,8 @@ from typing import Final, NamedTuple
 from .blobs import blob_segments
 from .boundary import CARRY_SUFFIX, PRUNED_NAME, read_boundary
 from .errors import LogDamaged, NoteError
-from .findings import Findings, Problem
+from .filekinds import is_own, misshapen
+from .findings import Findings, Problem, printable
 from .frames import Watermark, segments
 from .fsck_files import Level, Seen, files_seen, parquet_seen
 from .log import has_writer
@@ -81,6 +82,11 @@ def inspect(
     """
     alive = has_writer(directory)
     findings = verify_log(directory, key, in_flight_s=in_flight_s if alive else 0.0)
+    unread = {printable(one.path): one.what for one in misshapen(directory)}
+    if not findings.steps:
+        unread |= {one.file or ".": one.message for one in findings.problems}
+    if unread:
+        return Report(_unread_seen(unread), findings)
     tail = _Tail.of(directory, key)
     seen = [*_tail_seen(directory, tail, alive=alive)]
     seen += _boundary_seen(directory, alive=alive)
@@ -88,7 +94,20 @@ def inspect(
     seen += [_explained(problem, tail) for problem in findings.problems if not tail.tells(problem)]
     seen += files_seen(directory, alive=alive)
     seen += () if parquet is None else parquet_seen(parquet)
-    return Report(tuple(sorted(seen, key=lambda one: one.path)), findings)
+    return Report(tuple(sorted(map(_printable, seen), key=lambda one: one.path)), findings)
+
+
+def _printable(one: Seen) -> Seen:
+    """The same, with nothing in it that a terminal or JSON could take for more than text."""
+    path, level, *said = one
+    return Seen(printable(path), level, *map(printable, said))
+
+
+def _unread_seen(unread: dict[str, str]) -> tuple[Seen, ...]:
+    """What cannot be read; nothing else is looked at."""
+    todo = "put it right (whose is it, which mode, from which copy?), then ask again"
+    means = "what the folder holds was not looked into, since this cannot be read"
+    return tuple(Seen(name, "damage", what, means, todo) for name, what in sorted(unread.items()))
 
 
 class _Tail(NamedTuple):
@@ -209,7 +228,10 @@ def _payloads_seen(directory: Path, mark: Watermark | None, *, alive: bool) -> I
     """Payload segments that no record vouches for; what is missing or damaged is step 9's."""
     if mark is None:
         return
-    boundary = read_boundary(directory)
+    try:
+        boundary = read_boundary(directory)
+    except LogDamaged:
+        return  # step 2 names it
     first = 0 if boundary is None else boundary.record.first_payloads
     level: Level = "note" if alive else "mend"
     todo = _ON_ITS_WAY if alive else _START
@@ -240,6 +262,8 @@ def _explained(problem: Problem, tail: _Tail) -> Seen:
     name = problem.file or ("wal" if problem.step in (2, 3, 6, 7) else "blobs")
     if problem.step == 4 and problem.message == "missing":
         return Seen(name, "mend", what, "derived; normal after a power cut", _START)
+    if problem.message.startswith("it belongs to no leaf") and not is_own(name):
+        return Seen(name, "damage", what, "not part of the log", "remove it if you know what it is")
     if problem.step == 1 and problem.message.startswith("there is no") and tail.refused is None:
         means = "the log was not signed yet, or the file was removed"
         return Seen(name, "damage" if tail.position.leaves else "mend", what, means, _START)

@@ -17,6 +17,7 @@ from typing import Final, Literal, NamedTuple
 import orjson
 
 from .errors import LogDamaged
+from .filekinds import is_own
 from .index import VERSION
 from .log import has_writer
 from .reader import LogReader
@@ -28,7 +29,8 @@ Level = Literal["fine", "note", "mend", "damage"]
 _KNOWN: Final = re.compile(
     r"wal|wal/\d{20}\.(wal|carry)|committed|checkpoint|pruned|lock|index\.sqlite(-wal|-shm)?"
     r"|ids(/\d{8}\.run)?|rotations(/\d{20}(\.new)?)?|tile(/.*)?|checkpoints(/\d+)?|cosigned(/[0-9a-f]{16})?"
-    r"|blobs(/(\d{8}\.seg|subjects\.keys|seal\.roots|seal|seal/[0-9a-f]{4}(\.new)?))?"
+    r"|blobs(/(\d{8}\.seg|subjects\.keys|seal\.roots|seal|seal/[0-9a-f]{4}(\.new)?))?",
+    re.ASCII,
 )
 _START: Final = "nothing: the next start mends it"
 
@@ -66,7 +68,7 @@ def files_seen(directory: Path, *, alive: bool) -> Iterator[Seen]:
 def _one(directory: Path, path: Path, *, alive: bool) -> Iterator[Seen]:
     name = str(path.relative_to(directory))
     level: Level = "note" if alive else "mend"
-    if name.endswith(".tmp"):
+    if name.endswith(".tmp") and is_own(name.removesuffix(".tmp")):
         means = "a file that is being replaced" if alive else "left over from a crash"
         todo = "nothing" if alive else "nothing; weighbridge audit fsck --repair removes it"
         yield Seen(name, level, "a file that never got its name", means, todo)

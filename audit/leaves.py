@@ -28,6 +28,7 @@ from .frames import (
     segments,
 )
 from .marker import MARKER_NAME, Position, recover_marker
+from .segmentorder import check_behind, not_following
 from .tiles import WIDTH, Tile
 
 _STEP, _MARKER_STEP = 2, 8
@@ -63,8 +64,10 @@ class WalLeaves:
         self._tiles_only = (
             not (directory / "wal").exists() and not (directory / MARKER_NAME).exists()
         )
-        self._marker = None if self._tiles_only else self._read_marker()
         self._boundary = boundary
+        # Before the marker is read, so that a living writer's are no further than it says.
+        self._listed = current_segments(directory, boundary)
+        self._marker = None if self._tiles_only else self._read_marker()
         self.count = 0 if boundary is None else boundary.first_leaf
         self.watermark = Watermark()
 
@@ -78,6 +81,9 @@ class WalLeaves:
             if first > self.count:
                 self._report_missing(first)
                 yield from self._from_bundles(first)
+            elif first < self.count:
+                not_following(self._name(path), first, self.count, self._found)
+                continue
             self._found.count("write-ahead segments")
             damaged = yield from self._segment(path, first)
             following = min((other for other, _ in parts if other > first), default=0)
@@ -92,17 +98,21 @@ class WalLeaves:
                 leaf=self.count,
             )
             yield from self._from_bundles(known)
+        if self._trusted is not None:
+            later = [part for part in self._listed if part[0] > self._trusted.segment]
+            check_behind(self._directory, self._trusted, later, self._found)
 
     def _parts(self) -> list[tuple[int, Path]]:
-        """The segments that count."""
+        """The segments that count; of those behind the committed end see segmentorder.py."""
+        trusted = self._trusted
         found = current_segments(self._directory, self._boundary)
-        return [(first, path) for first, path in found if first <= self._last_segment()]
+        return [part for part in found if trusted is None or part[0] <= trusted.segment]
 
-    def _last_segment(self) -> int:
-        """The last one that counts: a living writer may have begun another since."""
+    @property
+    def _trusted(self) -> Position | None:
+        """The committed end, if no signature says that it lies further on."""
         marker = self._marker
-        trusted = marker is not None and marker.leaves >= self._signed_size
-        return marker.segment if marker is not None and trusted else 1 << 64
+        return None if marker is None or marker.leaves < self._signed_size else marker
 
     def _report_missing(self, until: int) -> None:
         self._found.problem(
@@ -200,8 +210,8 @@ class WalLeaves:
 
     def _committed_end(self, first: int, path: Path) -> int | None:
         """Where the committed log ends, if that is in this segment; None = at its end."""
-        marker = self._marker
-        if marker is None or marker.segment != first or marker.leaves < self._signed_size:
+        marker = self._trusted
+        if marker is None or marker.segment != first:
             return None
         extra = path.stat().st_size - marker.offset
         if extra > 0 and not self._reserved(path, marker.offset):
@@ -222,7 +232,9 @@ class WalLeaves:
         while (first := self.count) < until:
             within = first % WIDTH
             entries = self._bundle(first // WIDTH)[within : within + until - first]
-            self.count += max(1, len(entries))
+            # Behind what was signed there are no more bundles after one that is missing.
+            lost = until - first if first >= self._signed_size else 1
+            self.count += len(entries) or lost
             yield Run(first, entries or None)
 
     def _bundle(self, index: int) -> Bundle:

@@ -294,9 +294,10 @@ def take_lock(directory: Path) -> int:
 def has_writer(directory: Path) -> bool:
     """Whether a process holds the log for writing at this moment."""
     try:
-        fd = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
+        # Without waiting: in a log's copy anything may lie there, and a pipe never opens.
+        fd = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, PermissionError):
+        return False  # a writer could open it; filekinds.py names one that cannot be read
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from .errors import LogDamaged
 from .files import replace_file
+from .frames import segments
 
 MARKER_NAME = "committed"
 _MAGIC = b"WBMARK1\n"
@@ -62,7 +63,7 @@ def read_marker(directory: Path) -> Position:
         position = None if raw is None else parse_marker(raw)
         if position is not None:
             return position
-        if raw is None and not any((directory / "wal").glob("*.wal")):
+        if raw is None and not segments(directory):
             return Position()
     raise _damaged(path, raw)
 

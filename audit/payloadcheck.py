@@ -21,7 +21,7 @@ from .contents import Erased
 from .findings import Collector
 from .frames import Watermark, only_zeros
 from .payloads import slot_of
-from .seals import damaged_keys, is_erased
+from .seals import damaged_keys, is_erased, roots_lost, roots_path
 from .subjects import DESTROYED, SLOT_BYTES, parse_slot, slots_path
 
 _STEP = 9
@@ -54,6 +54,10 @@ def check_payload_files(
     for path, offset in damaged_keys(directory):
         name = str(path.relative_to(directory))
         found.problem(_STEP, "the keys of sealed parts are damaged", file=name, offset=offset)
+    if roots_lost(directory):
+        name = str(roots_path(directory).relative_to(directory))
+        message = "missing, but there were keys of sealed parts: the folder beside it says so"
+        found.problem(_STEP, message, file=name)
     for erasure in erased:
         alive = [f"slot {slot}" for slot in erasure.slots if slot not in dead]
         if not is_erased(directory, erasure.unit_ref, erasure.id):

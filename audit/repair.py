@@ -2,7 +2,8 @@
 
 Rule: the write-ahead log, checkpoints, payloads and keys are never touched. The leaves must give
 the signed root, else nothing is written: tiles of a wrong log would only hide what is wrong. Takes
-the writer's lock.
+the writer's lock. Only files with names that the program makes are removed, and no link to a folder
+is followed: what lies there is somebody else's.
 Read next: fsck.py (what is wrong).
 """
 
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from .boundary import read_boundary
 from .errors import LogDamaged, ProofError
+from .filekinds import is_own, misshapen
+from .findings import printable
 from .index import Index
 from .log import take_lock
 from .note import VerifierKey
@@ -36,6 +39,9 @@ def rebuild_derived(directory: Path, key: VerifierKey, wrong: Iterable[str] = ()
         LogDamaged, ProofError: the leaves do not give the signed root; nothing was written.
         OSError: the disk refused; run it again.
     """
+    for name, what, _ in misshapen(directory):
+        path = directory / printable(name)
+        raise LogDamaged(path, offset=None, expected="what can be read", found=what)
     lock = take_lock(directory)
     try:
         done = _rebuild_tiles(directory, key, wrong)
@@ -50,13 +56,17 @@ def rebuild_derived(directory: Path, key: VerifierKey, wrong: Iterable[str] = ()
 
 
 def _rebuild_tiles(directory: Path, key: VerifierKey, wrong: Iterable[str]) -> list[str]:
+    if (directory / "tile").is_symlink():
+        raise LogDamaged(
+            directory / "tile", offset=None, expected="a folder", found="a link, not followed"
+        )
     signed = load_checkpoint(directory, chain_of(directory, key))
     if signed is None:
         return []  # the next start signs, and makes tiles
     _grow(directory, signed.size, signed.root, write=False)
     done = []
     for name in wrong:
-        if name.startswith("tile/") and (directory / name).is_file():
+        if _inside(directory, name) and (directory / name).is_file():
             (directory / name).unlink()
             done.append(name)
     return sorted({*done, *_grow(directory, signed.size, signed.root, write=True)})
@@ -92,7 +102,18 @@ def _grow(directory: Path, size: int, root: bytes, *, write: bool) -> list[str]:
 
 
 def _leftovers(directory: Path) -> list[str]:
-    found = [path for path in directory.rglob("*.tmp") if path.is_file()]
-    for path in found:
-        path.unlink()
-    return [str(path.relative_to(directory)) for path in found]
+    """Remove files that never got their name."""
+    done = []
+    for folder, _, files in os.walk(directory):  # which follows no links
+        for path in (Path(folder) / file for file in files if file.endswith(".tmp")):
+            name = str(path.relative_to(directory))
+            if is_own(name.removesuffix(".tmp")):
+                path.unlink()
+                done.append(name)
+    return done
+
+
+def _inside(directory: Path, name: str) -> bool:
+    """Whether a tile's file lies in the log's own folder, under a name that the program makes."""
+    folders = (directory / folder for folder in Path(name).parents)
+    return is_own(name) and name.startswith("tile/") and not any(f.is_symlink() for f in folders)

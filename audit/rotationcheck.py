@@ -9,7 +9,7 @@ log, is checked elsewhere (rotation.py, tree.py).
 
 from pathlib import Path
 
-from .errors import AuditError
+from .errors import AuditError, LogDamaged
 from .events import Event, KeyRotation
 from .findings import Collector
 from .reader import LogReader
@@ -24,7 +24,10 @@ _STEP = 1
 def check_rotations(directory: Path, chain: KeyChain, found: Collector) -> None:
     """Report what does not agree; after the records were counted."""
     reader = LogReader(directory)
-    first = reader.first()
+    try:
+        first = reader.first()
+    except LogDamaged:
+        first = 0  # step 2 names it
     for rotation in chain.rotations:
         file = f"{ROTATIONS_NAME}/{rotation.tree.size:020d}"
         if rotation.leaf < first:

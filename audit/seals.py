@@ -49,7 +49,7 @@ from .files import fsync_directory, make_directory, replace_file
 from .keys import Keyring
 from .mac import Mac
 
-__all__ = ["ROOTS", "Seals", "View", "is_erased", "roots_path"]
+__all__ = ["ROOTS", "Seals", "View", "is_erased", "roots_lost", "roots_path"]
 
 ROOTS = 1 << 16
 _KEY_BYTES = 32
@@ -346,6 +346,11 @@ def damaged_keys(directory: Path) -> Iterator[tuple[Path, int]]:
     for file in sorted((directory / "blobs" / "seal").glob("[0-9a-f]" * 4)):
         if _read_marks(file) is None:
             yield file, 0
+
+
+def roots_lost(directory: Path) -> bool:
+    """Whether the roots are gone: the folder beside them is made after them. Needs no key."""
+    return (directory / "blobs" / "seal").is_dir() and not roots_path(directory).exists()
 
 
 def is_erased(directory: Path, unit_ref: str, erasure: str) -> bool:

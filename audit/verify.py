@@ -13,11 +13,14 @@ The steps, in this order; a later step runs even where an earlier one found a pr
     9  the payload files and key slots are whole, and as long as the log says
    10  checkpoints that witnesses cosigned are prefixes of this log, and rightly signed
 Rule: reads files only; no clock, no network, no private key. A problem names file, offset or leaf.
+Where something in the folder cannot be opened as a file (filekinds.py), that is all that is said.
 Cost: about 5 µs a leaf; memory is proportional to the number of decisions (their ids).
 Read next: leaves.py (steps 2 and 8), tree.py (3 to 5), contents.py (6, 7), payloadcheck.py (9).
 """
 
 import gc
+import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,6 +31,7 @@ from .contents import ContentChecker
 from .cosignature import CosignerKey, cosignatures
 from .cosigned import COSIGNED_NAME, read_cosigned
 from .errors import LogDamaged, NoteError
+from .filekinds import misshapen, step_of
 from .findings import Collector, Findings, Problem
 from .leaves import WalLeaves
 from .note import Checkpoint, VerifierKey
@@ -41,6 +45,7 @@ from .tree import TreeChecker
 
 __all__ = ["Findings", "Problem", "Proven", "prove", "verify_log", "verify_proof"]
 
+_OF_WAL = re.compile(r"[0-9]{20}\.(wal|wal\.tmp|carry|carry\.tmp)")
 _LAST_S = 1 << 36  # a time that a date can show
 
 STEPS = (
@@ -79,6 +84,66 @@ def verify_log(
         Findings; `ok` if nothing was found. Damage is reported, never raised.
     """
     found = Collector()
+    if not _readable(directory, found):
+        return _findings(found)
+    try:
+        return _checked(
+            directory,
+            public_key,
+            found,
+            earlier_checkpoint=earlier_checkpoint,
+            in_flight_s=in_flight_s,
+            witnesses=witnesses,
+        )
+    except OSError as exc:
+        file, step = _place_of(directory, exc)
+        found.problem(step, f"could not read it: {exc.strerror}", file=file)
+        found.note("what comes after this was not checked")
+        return _findings(found)
+
+
+def _readable(directory: Path, found: Collector) -> bool:
+    """Whether everything can be opened; what cannot is a problem, and nothing is read then."""
+    wrong = misshapen(directory)
+    for path, what, step in wrong:
+        if step is None:
+            found.note(f"{path}: {what}; it proves nothing and was not read")
+        else:
+            found.problem(step, what, file=path)
+    if found.problems:
+        found.note("nothing else was checked: a log is read when all of it can be")
+    return not found.problems
+
+
+def _place_of(directory: Path, error: OSError) -> tuple[str, int]:
+    """Where it was, relative to the log, and the step that reads there."""
+    name = Path(os.fsdecode(error.filename or directory))
+    file = str(name.relative_to(directory)) if name.is_relative_to(directory) else str(name)
+    return file, step_of(file)
+
+
+def _findings(found: Collector) -> Findings:
+    """What was found when the log could not be read to its end."""
+    return Findings(
+        origin=None,
+        signed_leaves=0,
+        leaves=0,
+        problems=tuple(sorted(found.problems, key=lambda problem: problem.step)),
+        notes=tuple(found.notes),
+        steps=(),
+        counts=found.counts,
+    )
+
+
+def _checked(
+    directory: Path,
+    public_key: VerifierKey | str | bytes,
+    found: Collector,
+    *,
+    earlier_checkpoint: str | None,
+    in_flight_s: float,
+    witnesses: Sequence[CosignerKey],
+) -> Findings:
     notes = _cosigned_notes(directory, found)  # first: a living log may sign and have more cosigned
     signed, chain = _signed_checkpoint(directory, public_key, found)
     cosigned = _cosigned(notes, chain, witnesses, found)
@@ -213,3 +278,6 @@ def _strays(directory: Path, found: Collector) -> None:
     for path in sorted(directory.iterdir()):
         if path.name not in known and not path.name.startswith("index.sqlite"):
             found.note(f"{path.name} is not part of the log and was not checked")
+    for path in sorted((directory / "wal").glob("*")):
+        if not _OF_WAL.fullmatch(path.name):
+            found.note(f"wal/{path.name} is not part of the log and was not checked")

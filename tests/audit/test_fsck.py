@@ -4,11 +4,12 @@ import asyncio
 import os
 import shutil
 
+import orjson
 import pytest
 
 from audit import pruning
 from audit.erasing import Erasing
-from audit.errors import LogLocked, ProofError
+from audit.errors import LogDamaged, LogLocked, ProofError
 from audit.events import Erasure
 from audit.fsck import inspect
 from audit.index import Index
@@ -17,6 +18,7 @@ from audit.record import encode
 from audit.repair import rebuild_derived
 from audit.seals import Seals
 from audit.testing import check_log
+from audit.verify import verify_log
 from tests.audit.pruneworld import living
 from tests.audit.test_pruning import Crash, dying_at, old_and_new
 from tests.audit.worlds import ORIGIN, World, build_world, decision, make_keyring, open_log
@@ -176,6 +178,75 @@ def test_a_stale_index_is_a_note_and_a_damaged_one_is_mended(world) -> None:
     (world.directory / "index.sqlite").write_bytes(b"no database at all" * 1000)
     found, status = seen(world)
     assert (status, found["index.sqlite"].level) == (1, "mend")
+
+
+def test_repair_removes_no_file_of_somebody_else(world, tmp_path) -> None:
+    directory, outside = world.directory, tmp_path / "outside"
+    outside.mkdir()
+    (directory / "linked").symlink_to(outside)
+    own = ["checkpoint.tmp", "wal/00000000000000000360.wal.tmp", "tile/0/001.p/104.tmp"]
+    theirs = ["mynotes.tmp", "wal/notes.wal.tmp", "tile/notes.txt", "tile/0/notes.tmp"]
+    theirs += ["linked/checkpoint.tmp", "wal/00000000000000000360.tmp"]
+    for name in [*own, *theirs]:
+        (directory / name).write_text("half")
+    done = rebuild_derived(directory, world.key, [*theirs, "tile/../checkpoint"])
+    assert sorted(name for name in done if name.endswith(".tmp")) == sorted(own)
+    assert all((directory / name).exists() for name in theirs)
+    assert not any((directory / name).exists() for name in own)
+    assert "you know" in seen(world, "damage")[0]["tile/notes.txt"].todo
+    found, _ = seen(world, "note")
+    assert found["mynotes.tmp"].what == "a foreign file"
+
+
+def test_repair_does_not_follow_a_link_to_tiles(world, tmp_path) -> None:
+    outside = tmp_path / "outside"
+    (world.directory / "tile").rename(outside)
+    (world.directory / "tile").symlink_to(outside)
+    (outside / "0" / "000").write_bytes(b"somebody else's")
+    (outside / "0" / "000.tmp").write_bytes(b"somebody else's")
+    with pytest.raises(LogDamaged, match="a link"):
+        rebuild_derived(world.directory, world.key, ["tile/0/000"])
+    assert (outside / "0" / "000").read_bytes() == b"somebody else's"
+    assert (outside / "0" / "000.tmp").exists()
+
+
+def test_repair_reads_nothing_that_is_no_file(world) -> None:
+    (world.directory / "tile" / "linked").symlink_to(world.directory / "wal")
+    with pytest.raises(LogDamaged, match="a folder in place of a file"):
+        rebuild_derived(world.directory, world.key, ["tile/linked/00000000000000000000.wal"])
+    (world.directory / "checkpoint").unlink()
+    os.mkfifo(world.directory / "checkpoint")
+    with pytest.raises(LogDamaged, match="a pipe"):
+        rebuild_derived(world.directory, world.key)
+
+
+def test_lost_keys_of_sealed_parts_are_damage(world) -> None:
+    (world.directory / "blobs" / "seal").mkdir(mode=0o700)
+    (found,) = verify_log(world.directory, world.key).problems
+    assert (found.step, found.file) == (9, "blobs/seal.roots")
+    with pytest.raises(LogDamaged):
+        Seals(world.directory, world.keyring, create=True)
+    by_name, status = seen(world, "damage")
+    assert (list(by_name), status) == (["blobs/seal.roots"], 2)
+
+
+def test_the_names_of_files_write_no_lines_and_colours(world) -> None:
+    evil = b"\x1b[31mred\nPROBLEM \xff \xe2\x80\xae"
+    for folder in (b"", b"wal/", b"tile/", b"checkpoints/"):
+        path = world.directory / os.fsdecode(folder + evil)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    findings = verify_log(world.directory, world.key)
+    assert any(p.file == r"tile/\x1b[31mred\nPROBLEM \udcff \u202e" for p in findings.problems)
+    assert all(line.isprintable() for line in findings.text().splitlines())
+    orjson.dumps([str(p) for p in findings.problems] + list(findings.notes))
+    report = inspect(world.directory, world.key)
+    assert sum("PROBLEM" in one.path for one in report.seen) >= 4
+    for one in report.seen:
+        assert all(text.isprintable() for text in one)
+    orjson.dumps([one._asdict() for one in report.seen])
+    os.mkfifo(os.fsencode(world.directory) + b"/tile/pipe\n\xff")
+    assert [one.path for one in inspect(world.directory, world.key).seen] == [r"tile/pipe\n\udcff"]
 
 
 def test_an_export_that_was_interrupted_is_named(world, tmp_path) -> None:
