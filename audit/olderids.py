@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .errors import AuditError, EventConflict, LogUnavailable
+from .frames import segments
 from .idruns import IdRuns
 from .merkle import leaf_hash
 from .reader import LogReader
@@ -239,5 +240,5 @@ class OlderIds:
 
 def first_kept(directory: Path) -> int:
     """The first leaf that the log still holds; earlier ones were pruned."""
-    segments = sorted((directory / "wal").glob("*.wal"))
-    return int(segments[0].stem) if segments else 0
+    found = segments(directory)
+    return found[0][0] if found else 0
