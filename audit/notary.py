@@ -282,7 +282,7 @@ class Notary(EventAppender):
         except AuditError as error:
             refused = error
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the callers learn of it
-            refused = LogUnavailable(f"could not store event {event_id}: {error!r}")
+            refused = LogUnavailable(f"could not store event {event_id}: {type(error).__name__}")
         if refused is not None:
             self._recent.forget(event_id)
         elif found is None:
@@ -292,7 +292,7 @@ class Notary(EventAppender):
             receipt = Receipt(self._origin, found[0], asked.leaf)
             self._recent.put(event_id, asked.leaf, receipt)
         for told in (asked.told, *self._joined.pop(event_id, ())):
-            told(receipt, refused)
+            _tell(told, receipt, refused)
 
     def _refuse_more(self) -> None:
         if self._closed:
@@ -405,7 +405,7 @@ class Notary(EventAppender):
         doubting, self._doubting = self._doubting, {}
         for event_id, waiting in doubting.items():
             for told in waiting:
-                told(None, LogUnavailable(f"could not store event {event_id} yet: {why}"))
+                _tell(told, None, LogUnavailable(f"could not store event {event_id} yet: {why}"))
 
     def _seed_recent(self) -> None:
         """Learn the ids of the log, so that a retry after a restart finds its record."""

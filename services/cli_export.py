@@ -80,7 +80,7 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
     )
     leaves = _settled(reader, wanted)
     if out.exists() and not out.is_file():
-        raise BadRequest(f"could not write {out}: it is no file; give --output FILE")
+        raise BadRequest(f"could not write {out}: it is no file; give --out FILE")
     # A name of its own: two exports at once would write into one another's.
     number, name = tempfile.mkstemp(dir=out.parent, prefix=f"{out.name}.")
     unfinished = Path(name)
