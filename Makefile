@@ -1,5 +1,8 @@
 # The same few commands on a laptop and in CI. `make serve` and `make test` need nothing done before.
-PYTHON ?= python3.11
+# The distribution's first: it is built with profile-guided optimisation. One that pyenv compiled with
+# its defaults is not, and runs the same code a third slower (docs/adr/0020-interpreter.md).
+PYTHON ?= $(or $(shell for p in /usr/bin/python3.11 python3.11; do \
+  $$p -c 'import ensurepip' 2>/dev/null && echo $$p && break; done),python3.11)
 BIN := .venv/bin
 EXTRAS ?= cpu,explain,query,train,dev
 export BENTOML_DO_NOT_TRACK := True

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .files import FileLayer, write_all
+from .syncer import Written
 
 _ZEROS = bytes(1 << 17)
 _AT_FIRST_BYTES = 1 << 18
@@ -60,8 +61,8 @@ class AppendFile:
         """Whether `begin` can take so many bytes without waiting for the disk."""
         return self._fd is not None and self.size + length <= self._room
 
-    def begin(self, data: bytes) -> int:
-        """Write `data` at the end; returns the descriptor, whose sync makes it durable.
+    def begin(self, data: bytes) -> Written:
+        """Write `data` at the end; returns the piece that a sync makes durable.
 
         `commit` or `spoil` must follow, as the sync did or did not succeed.
 
@@ -80,7 +81,7 @@ class AppendFile:
             self.spoil()
             raise
         self._begun = len(data)
-        return fd
+        return Written(fd, self.size, self._begun)
 
     def commit(self) -> int:
         """Believe what `begin` wrote, now that it is durable; returns where it begins."""

@@ -31,6 +31,7 @@ from .frames import Watermark
 from .keys import Keyring
 from .steps import Steps
 from .subjects import SubjectKeys
+from .syncer import Written
 
 _RESERVE_BYTES = 1 << 20
 BLOB_SEGMENT_BYTES = 256 << 20
@@ -164,8 +165,8 @@ class Blobs:
         """See AppendFile.more_room."""
         return [self._file.more_room(), self._subjects.more_room()]
 
-    def begin(self, payloads: Sequence[Payload]) -> Steps[list[int]]:
-        """Encrypt and write; returns the descriptors whose sync makes that durable. See steps.py.
+    def begin(self, payloads: Sequence[Payload]) -> Steps[list[Written]]:
+        """Encrypt and write; returns the pieces to sync to make that durable. See steps.py.
 
         `commit` or `roll_back` must follow, the latter also when it raises.
 

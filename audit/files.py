@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from .syncer import Done, Syncer
+from .syncer import Done, Syncer, Written
 
 
 class FileLayer(Protocol):
@@ -25,8 +25,8 @@ class FileLayer(Protocol):
         """Make the file's data durable."""
         ...
 
-    def fdatasync_soon(self, syncer: Syncer, fds: Sequence[int], done: Done) -> None:
-        """As `fdatasync` of each, without waiting; `done` is told the first error, or None."""
+    def fdatasync_soon(self, syncer: Syncer, pieces: Sequence[Written], done: Done) -> None:
+        """As `fdatasync` of each, without waiting; `done` is told the last error, or None."""
         ...
 
     def truncate(self, fd: int, size: int) -> None:
@@ -45,9 +45,9 @@ class OsFiles:
         """See FileLayer."""
         os.fdatasync(fd)
 
-    def fdatasync_soon(self, syncer: Syncer, fds: Sequence[int], done: Done) -> None:
+    def fdatasync_soon(self, syncer: Syncer, pieces: Sequence[Written], done: Done) -> None:
         """See FileLayer."""
-        syncer.fdatasync(fds, done)
+        syncer.fdatasync(pieces, done)
 
     def truncate(self, fd: int, size: int) -> None:
         """See FileLayer."""

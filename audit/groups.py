@@ -30,7 +30,7 @@ from .errors import AuditError, LogUnavailable
 from .log import Log, Record
 from .receipts import Durability, Told
 from .steps import Steps
-from .syncer import Syncer
+from .syncer import Syncer, Written
 
 _LOGGER = logging.getLogger("weighbridge.audit")
 _GROUP_ENTRIES = 1024
@@ -226,7 +226,7 @@ class GroupWriter:
         else:
             self._sync(steps, syncs, syncer)
 
-    def _sync(self, steps: Steps[int], syncs: list[int], syncer: Syncer) -> None:
+    def _sync(self, steps: Steps[int], syncs: list[Written], syncer: Syncer) -> None:
         """Have files synced, and go on with the group."""
         if not syncs:  # a turn for others
             self._loop.call_soon(self._advance, steps, syncer)

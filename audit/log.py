@@ -31,7 +31,7 @@ from .note import Checkpoint, Signer, VerifierKey
 from .publish import Publisher, load_checkpoint
 from .rotation import ROTATIONS_NAME, KeyChain, Rotation, read_rotations
 from .steps import Steps, drive
-from .syncer import Done, Syncer
+from .syncer import Done, Syncer, Written
 from .wal import SEGMENT_BYTES, Wal
 
 
@@ -147,9 +147,9 @@ class Log:
         """What to run, in any thread, so that `ready` stays true; see AppendFile.more_room."""
         return [fill for fill in (self._wal.more_room(), *self._blobs.more_room()) if fill]
 
-    def start_sync(self, syncer: Syncer, fds: Sequence[int], done: Done) -> None:
-        """Sync the files that `steps` named, without waiting."""
-        self._files.fdatasync_soon(syncer, fds, done)
+    def start_sync(self, syncer: Syncer, pieces: Sequence[Written], done: Done) -> None:
+        """Sync what `steps` wrote, without waiting."""
+        self._files.fdatasync_soon(syncer, pieces, done)
 
     def finish(self, steps: Steps[int], error: OSError | None = None) -> int:
         """See steps.drive."""

@@ -1,9 +1,9 @@
 """Writing that pauses where files must be synced, so that whoever drives it may sync as it likes.
 
-Rule: a generator of `Steps` writes, then yields the descriptors whose sync makes that durable. Its
+Rule: a generator of `Steps` writes, then yields the pieces of files that must be synced. Its
 driver syncs them all and goes on with `next`, or throws the OSError in; then the generator takes
 back what it wrote, and raises. One that was begun is driven to its end. Within long work it yields
-no descriptor: whoever drives it on an event loop may let others have their turn.
+no piece: whoever drives it on an event loop may let others have their turn.
 Read next: log.py (what is written so), groups.py (who drives it on an event loop).
 """
 
@@ -11,9 +11,10 @@ from collections.abc import Generator
 from typing import TypeAlias, TypeVar
 
 from .files import FileLayer
+from .syncer import Written
 
 _T = TypeVar("_T")
-Steps: TypeAlias = Generator[list[int], None, _T]
+Steps: TypeAlias = Generator[list[Written], None, _T]
 
 
 def drive(steps: Steps[_T], files: FileLayer, error: OSError | None = None) -> _T:
@@ -31,8 +32,8 @@ def drive(steps: Steps[_T], files: FileLayer, error: OSError | None = None) -> _
         syncs = next(steps) if error is None else steps.throw(error)
         while True:
             try:
-                for fd in syncs:
-                    files.fdatasync(fd)
+                for piece in syncs:
+                    files.fdatasync(piece.fd)
             except OSError as exc:
                 syncs = steps.throw(exc)
             else:

@@ -24,6 +24,7 @@ from .errors import LogDamaged, PayloadDamaged
 from .files import FileLayer, replace_file
 from .keys import Keyring
 from .mac import Mac
+from .syncer import Written
 
 SLOT_BYTES = 128
 LIVE, DESTROYED = 1, 2
@@ -110,8 +111,8 @@ class SubjectKeys:
         """Whether `begin` can take so many without waiting for the disk."""
         return self._file.ready(subjects * SLOT_BYTES)
 
-    def begin(self, subjects: Sequence[str]) -> tuple[list[int], list[int]]:
-        """A live slot for each subject, and the descriptors to sync for those that are new.
+    def begin(self, subjects: Sequence[str]) -> tuple[list[int], list[Written]]:
+        """A live slot for each subject, and the pieces to sync for those that are new.
 
         `commit` or `roll_back` must follow, as the sync did or did not succeed.
 

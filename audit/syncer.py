@@ -25,17 +25,26 @@ from array import array
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from . import sync_process
-from .sync_process import ANSWERED, ASKED
+from .sync_process import ANSWERED, ASKED, PIECE
 
-__all__ = ["Done", "Syncer"]
+__all__ = ["Done", "Syncer", "Written"]
 
 _LOGGER = logging.getLogger("weighbridge.audit")
 _AGAIN_S = 5.0
 _END_S = 1.0
 
 Done = Callable[[OSError | None], None]
+
+
+class Written(NamedTuple):
+    """Bytes of an open file that the system has, and the disk perhaps not."""
+
+    fd: int
+    start: int
+    length: int
 
 
 class Syncer:
@@ -65,8 +74,10 @@ class Syncer:
                     await self._here.wait()
         return self.ready
 
-    def fdatasync(self, fds: Sequence[int], done: Done) -> None:
-        """Make the data of some files durable, at most eight; `done` is told the error, or None.
+    def fdatasync(self, pieces: Sequence[Written], done: Done) -> None:
+        """Make all data of some files durable, at most eight; `done` is told the error, or None.
+
+        What was written to each by the caller says where to begin.
 
         Raises:
             OSError: it could not even be begun.
@@ -74,8 +85,10 @@ class Syncer:
         if self._socket is None:
             raise OSError(errno.EIO, "the process that syncs is gone")
         self._number = self._number % 0xFFFFFFFF + 1
-        lent = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))
-        self._socket.sendmsg([ASKED.pack(self._number, len(fds))], [lent])
+        fds = array("i", [piece.fd for piece in pieces])
+        asked = ASKED.pack(self._number, len(pieces))
+        asked += b"".join(PIECE.pack(piece.start, piece.length) for piece in pieces)
+        self._socket.sendmsg([asked], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
         self._waiting[self._number] = done
 
     def close(self) -> None:

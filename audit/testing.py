@@ -22,7 +22,7 @@ from .note import VerifierKey
 from .reader import Entry
 from .receipts import Told
 from .record import decode
-from .syncer import Done, Syncer
+from .syncer import Done, Syncer, Written
 from .verify import Findings, verify_log
 
 Fault = Literal["not-stored", "stored", "short"]
@@ -81,7 +81,7 @@ class FaultyFiles(OsFiles):
         if self.fault == "stored":
             raise OSError(self.error, "injected: the sync failed")
 
-    def fdatasync_soon(self, syncer: Syncer, fds: Sequence[int], done: Done) -> None:
+    def fdatasync_soon(self, syncer: Syncer, pieces: Sequence[Written], done: Done) -> None:
         """As `fdatasync`; the fault counts that is there when the sync ends."""
         self.calls += 1
 
@@ -90,7 +90,7 @@ class FaultyFiles(OsFiles):
                 error = OSError(self.error, "injected: the sync failed")
             done(error)
 
-        super().fdatasync_soon(syncer, fds, told)
+        super().fdatasync_soon(syncer, pieces, told)
 
     def truncate(self, fd: int, size: int) -> None:
         """Fail, if it is to."""

@@ -42,6 +42,7 @@ from .frames import (
 from .marker import MarkerWriter, Position, recover_marker
 from .payloads import payloads_whole
 from .steps import Steps
+from .syncer import Written
 
 SEGMENT_BYTES = 64 << 20
 _RESERVE_BYTES = 1 << 20
@@ -154,7 +155,7 @@ class Wal:
         entries: Sequence[bytes],
         watermark: Watermark,
         on_written: Callable[[int], None] | None = None,
-        beside: Sequence[int] = (),
+        beside: Sequence[Written] = (),
     ) -> Steps[tuple[int, bytes]]:
         """Make a group durable; returns the index of its first leaf, and its bundle. See steps.py.
 
@@ -173,10 +174,10 @@ class Wal:
         try:
             if self.position.offset >= self._segment_bytes:
                 self._roll()
-            fd = self._file.begin(frame)
+            written = self._file.begin(frame)
             if on_written is not None:
                 on_written(first)
-            yield [*beside, fd]
+            yield [*beside, written]
         except OSError as exc:
             self._file.spoil()
             self._mend_quietly()

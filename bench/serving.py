@@ -25,17 +25,15 @@ from typing import Any
 
 import numpy as np
 import uvloop
-from rich.console import Console
-from rich.table import Table
 
 from runners.tensor import DTYPES, format_raw
 from services.oip import message
 
+from .figures import Figures
 from .load import GrpcRequest, Load, grpc_request, http_request, load_grpc, load_http
 from .servers import ROOT, SERVER_CORE, Started, free_port, gateway, home_of, started
 
 Measure = Callable[[Started], Awaitable[Load]]
-Figures = dict[str, float | None]
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _UNIT = {"x-weighbridge-unit": "alice"}
 _REACH = {
@@ -66,8 +64,7 @@ class Bench:
             "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
             "OTEL_TRACES_SAMPLER_ARG": "0.1",
         }
-        self.figures: Figures = {}
-        self.notes: dict[str, str] = {}
+        self.found = Figures(_REACH)
         example = json.loads((ROOT / "services" / "example.json").read_text())
         self.row = json.dumps(example, separators=(",", ":")).encode()
         self.raw_row = _infer_message("income", example["inputs"])
@@ -139,7 +136,7 @@ class Bench:
 
     def note(self, key: str, figure: float, text: str) -> None:
         """Keep a figure and what it was made of."""
-        self.figures[key], self.notes[key] = round(figure, 3), text
+        self.found.note(key, round(figure, 3), text)
 
 
 class _Opened:
@@ -236,7 +233,7 @@ async def runner(bench: Bench) -> None:
 async def soak(bench: Bench, minutes: float) -> None:
     """Memory under load: at the end over the end of the first minute."""
     if not minutes:
-        bench.figures["rss_growth"] = None
+        bench.found.note("rss_growth", None, "not measured")
         return
     bench.seconds = 60
     async with bench.serve() as full:
@@ -306,13 +303,7 @@ def main() -> None:
     home = Path(os.environ.get("WEIGHBRIDGE_HOME", ".weighbridge")).absolute()
     parser.set_defaults(models=home)
     os.sched_setaffinity(0, set(range(os.cpu_count() or 1)) - {SERVER_CORE} or {SERVER_CORE})
-    bench = uvloop.run(run(parser.parse_args()))
-    table = Table("figure", "reach", "measured", "from", box=None)
-    for key, reach in _REACH.items():
-        if key in bench.figures:
-            table.add_row(key, reach, str(bench.figures[key]), bench.notes.get(key, ""))
-    Console(width=120).print(table)
-    print("BENCH", json.dumps(bench.figures))
+    uvloop.run(run(parser.parse_args())).found.show()
 
 
 if __name__ == "__main__":

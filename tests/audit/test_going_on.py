@@ -116,7 +116,7 @@ async def test_a_disk_that_does_not_answer_is_said(tmp_path, ring, monkeypatch):
     await notary.checkpoint()
     held = []
     monkeypatch.setattr(
-        files, "fdatasync_soon", lambda syncer, fds, done: held.append((syncer, fds, done))
+        files, "fdatasync_soon", lambda syncer, pieces, done: held.append((syncer, pieces, done))
     )
     waiting = asyncio.create_task(append(notary, decision(2)))
     async with asyncio.timeout(WITHIN_S):
@@ -124,8 +124,8 @@ async def test_a_disk_that_does_not_answer_is_said(tmp_path, ring, monkeypatch):
             await asyncio.sleep(0.01)
     assert "has not answered" in notary.failure
     monkeypatch.undo()
-    for syncer, fds, done in held:
-        files.fdatasync_soon(syncer, fds, done)
+    for syncer, pieces, done in held:
+        files.fdatasync_soon(syncer, pieces, done)
     await waiting
     assert notary.failure is None
     await notary.close()

@@ -14,6 +14,7 @@ from audit.files import OsFiles
 from audit.notary import Notary
 from audit.reader import LogReader
 from audit.steps import drive
+from audit.syncer import Written
 from audit.testing import FaultyFiles, check_log
 from tests.audit.worlds import ORIGIN, append, decision, make_keyring
 
@@ -56,14 +57,14 @@ class CountingFiles(FaultyFiles):
         if self._due():
             raise OSError(errno.EIO, "injected: this sync failed")
 
-    def fdatasync_soon(self, syncer, fds, done):
+    def fdatasync_soon(self, syncer, pieces, done):
         self.soon += 1
         fails = self._due()
 
         def told(error):
             done(OSError(errno.EIO, "injected: this sync failed") if fails else error)
 
-        super().fdatasync_soon(syncer, fds, told)
+        super().fdatasync_soon(syncer, pieces, told)
 
 
 async def test_appends_go_the_way_the_system_allows(tmp_path, ring, way):
@@ -171,8 +172,8 @@ def test_room_that_is_made_while_the_file_is_cut_back_is_not_believed(tmp_path):
     file = AppendFile(path, 0, OsFiles(), reserve=1 << 16)
 
     def add(data):
-        fd = file.begin(data)
-        os.fdatasync(fd)
+        written = file.begin(data)
+        os.fdatasync(written.fd)
         return file.commit()
 
     add(b"a" * 40_000)
@@ -200,7 +201,7 @@ def test_room_is_made_beside_appends(tmp_path):
     for number in range(400):
         piece = bytes([number % 251 + 1]) * 1_000
         fill = file.more_room()
-        os.fdatasync(file.begin(piece))
+        os.fdatasync(file.begin(piece).fd)
         file.commit()
         expected += piece
         if fill is not None:
@@ -215,7 +216,7 @@ def test_steps_that_fail_are_told_once(tmp_path):
 
     def steps():
         try:
-            yield [1, 2]
+            yield [Written(1, 0, 1), Written(2, 0, 1)]
         except OSError as error:
             seen.append(error)
             raise LogUnavailable("no") from error

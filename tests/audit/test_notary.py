@@ -58,12 +58,12 @@ class Watched(OsFiles):
         super().fdatasync(fd)
         self.events.append(("synced", fd))
 
-    def fdatasync_soon(self, syncer, fds, done):
+    def fdatasync_soon(self, syncer, pieces, done):
         def told(error):
-            self.events += [("synced", fd) for fd in fds]
+            self.events += [("synced", piece.fd) for piece in pieces]
             done(error)
 
-        super().fdatasync_soon(syncer, fds, told)
+        super().fdatasync_soon(syncer, pieces, told)
 
 
 async def test_a_record_is_synced_before_its_append_returns(tmp_path, ring):

@@ -6,9 +6,11 @@ import os
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+from array import array
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,8 @@ from audit import syncer as module
 from audit.errors import LogUnavailable
 from audit.notary import Notary
 from audit.reader import LogReader
-from audit.syncer import Syncer
+from audit.sync_process import ANSWERED, ASKED, PIECE, serve
+from audit.syncer import Syncer, Written
 from audit.testing import check_log
 from tests.audit.worlds import ORIGIN, append, decision, make_keyring
 
@@ -32,7 +35,7 @@ async def syncing():
 
 async def sync(syncing, *fds):
     told = asyncio.get_running_loop().create_future()
-    syncing.fdatasync(fds, told.set_result)
+    syncing.fdatasync([Written(fd, 0, 1) for fd in fds], told.set_result)
     return await asyncio.wait_for(told, 10)
 
 
@@ -56,6 +59,27 @@ async def test_it_says_what_went_well_and_what_did_not(tmp_path, syncing):
         assert await sync(syncing, *[file.fileno()] * 8) is None
     os.close(reading)
     os.close(writing)
+
+
+def test_the_later_files_are_on_their_way_before_the_first_is_synced(tmp_path, monkeypatch):
+    did = []
+    really = os.fdatasync
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, *piece: did.append((name(fd), *piece)))
+    monkeypatch.setattr(os, "fdatasync", lambda fd: did.append(name(fd)) or really(fd))
+
+    def name(fd):
+        return Path(f"/proc/self/fd/{fd}").readlink().name
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, (tmp_path / "a").open("wb") as a, (tmp_path / "b").open("wb") as b:
+        asked = ASKED.pack(7, 2) + PIECE.pack(0, 10) + PIECE.pack(4096, 99)
+        lent = array("i", [a.fileno(), b.fileno()])
+        ours.sendmsg([asked], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, lent)])
+        ours.shutdown(socket.SHUT_WR)
+        serve(theirs)
+        assert ANSWERED.unpack(ours.recv(ANSWERED.size)) == (7, 0)
+    theirs.close()
+    assert did == [("b", 4096, 99, os.POSIX_FADV_DONTNEED), "a", "b"]
 
 
 async def test_files_that_did_not_reach_it_are_not_said_to_be_on_disk(tmp_path, syncing):
@@ -112,7 +136,7 @@ async def test_one_that_ends_at_once_is_not_started_again_and_again(monkeypatch,
     await until(lambda: syncing._socket is None)
     assert not await syncing.started(10)
     with pytest.raises(OSError, match="gone"):
-        syncing.fdatasync([0], print)
+        syncing.fdatasync([Written(0, 0, 1)], print)
     assert len(started) == 1
     syncing.close()
 
