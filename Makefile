@@ -1,6 +1,6 @@
 # The same few commands on a laptop and in CI. `make serve` and `make test` need nothing done before.
 # The distribution's first: it is built with profile-guided optimisation. One that pyenv compiled with
-# its defaults is not, and runs the same code a third slower (docs/adr/0020-interpreter.md).
+# its defaults is not, and runs the same code a third slower (docs/performance.md).
 PYTHON ?= $(or $(shell for p in /usr/bin/python3.11 python3.11; do \
   $$p -c 'import ensurepip' 2>/dev/null && echo $$p && break; done),python3.11)
 BIN := .venv/bin
