@@ -19,8 +19,8 @@ import orjson
 from .errors import LogDamaged
 from .filekinds import is_own
 from .index import VERSION
-from .log import has_writer
 from .reader import LogReader
+from .writerlock import LOCK_NAME, has_writer
 
 __all__ = ["Level", "Seen", "files_seen", "lock_holder", "parquet_seen"]
 
@@ -93,6 +93,10 @@ def _one(directory: Path, path: Path, *, alive: bool) -> Iterator[Seen]:
 def _lock_seen(directory: Path, *, alive: bool) -> Seen:
     if not alive:
         return Seen("lock", "fine", "free: no process writes the log")
+    if not (directory / LOCK_NAME).exists():
+        means = "its process writes no further record: another one could have come in"
+        todo = "end every process that writes this log, then start one"
+        return Seen(LOCK_NAME, "mend", "removed while the log is being written", means, todo)
     holder = lock_holder(directory)
     who = "another process" if holder is None else f"process {holder}"
     return Seen("lock", "note", f"held by {who}", "the log is being written", "nothing")
@@ -124,7 +128,7 @@ def lock_holder(directory: Path) -> int | None:
     if not has_writer(directory):
         return None
     with suppress(OSError, ValueError, IndexError):
-        inode = (directory / "lock").stat().st_ino
+        inode = (directory / LOCK_NAME).stat().st_ino
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
             words = line.split()
             if words[1] == "FLOCK" and int(words[5].rpartition(":")[2]) == inode:

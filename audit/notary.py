@@ -189,6 +189,10 @@ class Notary(EventAppender):
     @property
     def failure(self) -> str | None:
         """Why the log takes no records now: what the disk said, or for how long it says nothing."""
+        if self._closed:
+            return self._failure
+        if (ended := self._log.ended()) is not None:
+            return ended
         if self._failure is None and (waited := self._groups.behind()) > _SILENT_S:
             return f"the disk has not answered for {waited:.0f} s"
         return self._failure
