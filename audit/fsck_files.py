@@ -16,8 +16,10 @@ from typing import Final, Literal, NamedTuple
 
 import orjson
 
+from .boundary import first_leaf
 from .errors import LogDamaged
 from .filekinds import is_own
+from .idruns import FOLDER, lost_ids
 from .index import VERSION
 from .reader import LogReader
 from .writerlock import LOCK_NAME, has_writer
@@ -28,7 +30,7 @@ Level = Literal["fine", "note", "mend", "damage"]
 
 _KNOWN: Final = re.compile(
     r"wal|wal/\d{20}\.(wal|carry)|committed|checkpoint|pruned|lock|index\.sqlite(-wal|-shm)?"
-    r"|ids(/\d{8}\.run)?|rotations(/\d{20}(\.new)?)?|tile(/.*)?|checkpoints(/\d+)?|cosigned(/[0-9a-f]{16})?"
+    r"|ids(/(\d{8}\.run|lost))?|rotations(/\d{20}(\.new)?)?|tile(/.*)?|checkpoints(/\d+)?|cosigned(/[0-9a-f]{16})?"
     r"|blobs(/(\d{8}\.seg|subjects\.keys|seal\.roots|seal|seal/[0-9a-f]{4}(\.new)?))?",
     re.ASCII,
 )
@@ -56,6 +58,7 @@ class Seen(NamedTuple):
 def files_seen(directory: Path, *, alive: bool) -> Iterator[Seen]:
     """Everything about the files that needs no log to be read."""
     yield _lock_seen(directory, alive=alive)
+    yield from _ids_seen(directory)
     for folder, folders, files in os.walk(directory):
         base = Path(folder)
         for name in sorted([*folders, *files]):
@@ -100,6 +103,22 @@ def _lock_seen(directory: Path, *, alive: bool) -> Seen:
     holder = lock_holder(directory)
     who = "another process" if holder is None else f"process {holder}"
     return Seen("lock", "note", f"held by {who}", "the log is being written", "nothing")
+
+
+def _ids_seen(directory: Path) -> Iterator[Seen]:
+    """Whether the ids of all pruned leaves are there."""
+    try:
+        noted, found = lost_ids(directory, first_leaf(directory))
+    except LogDamaged:
+        return  # step 2 names it
+    means = "an append whose record was pruned, tried again, is stored a second time"
+    for start, end in noted:
+        what = f"the ids of the pruned leaves {start} to {end - 1} were lost"
+        yield Seen(f"{FOLDER}/lost", "note", what, means, "nothing: they cannot be made again")
+    if found is not None:
+        what = f"the ids of the pruned leaves {found[0]} to {found[1] - 1} are not there"
+        todo = "restore this folder from a copy before the next start, which goes on without"
+        yield Seen(FOLDER, "damage", what, means, todo)
 
 
 def parquet_seen(folder: Path) -> Iterator[Seen]:

@@ -186,6 +186,17 @@ def test_a_marker_lost_in_a_power_cut_is_made_again(tmp_path, ring, content):
     assert read_marker(directory).leaves == 2
 
 
+def test_opening_removes_its_own_leftovers_and_nothing_else(tmp_path, ring):
+    wal = grow(tmp_path, ring, [1]) / "wal"
+    own = [wal / "00000000000000000001.wal.tmp", wal / "00000000000000000001.carry.tmp"]
+    theirs = [wal / "notes.tmp", wal / "00000000000000000001.tmp", wal / "1.wal.tmp"]
+    for path in own + theirs:
+        path.write_text("half")
+    assert reopened(tmp_path, ring).leaves == 1
+    assert not any(path.exists() for path in own)
+    assert all(path.exists() for path in theirs)
+
+
 _EMPTIED = """
 import os, sys
 from pathlib import Path
