@@ -22,6 +22,7 @@ import fcntl
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import LogLocked, LogUnavailable
@@ -32,6 +33,7 @@ __all__ = ["LOCK_NAME", "OwnFiles", "WriterLock", "has_writer", "take_lock"]
 
 LOCK_NAME = "lock"
 LOOK_S = 0.1
+_ATTEMPTS, _AGAIN_S = 3, 0.01
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 
 
@@ -121,10 +123,20 @@ def _not_ours() -> OSError:
 def take_lock(directory: Path) -> WriterLock:
     """Become the writer of the log.
 
+    Whoever asks `has_writer` holds the locks for an instant: so it is tried again, shortly.
+
     Raises:
         LogLocked: another process is.
         OSError: the file cannot be made.
     """
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(LogLocked):
+            return _take_lock(directory)
+        time.sleep(_AGAIN_S)
+    return _take_lock(directory)
+
+
+def _take_lock(directory: Path) -> WriterLock:
     held: list[int] = []
     try:
         folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -139,6 +139,20 @@ def test_a_file_that_goes_before_it_is_locked_is_no_lock(tmp_path, ring, monkeyp
         open_log(tmp_path, ring)
 
 
+def test_whoever_looks_for_a_writer_keeps_none_from_starting(tmp_path, ring, monkeypatch):
+    real, refused = fcntl.flock, []
+
+    def flock(fd, how):
+        if not refused:
+            refused.append(fd)
+            raise BlockingIOError(errno.EAGAIN, "somebody looks just now")
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    open_log(tmp_path, ring).close()
+    assert refused
+
+
 async def test_a_notary_says_that_it_is_not_the_writer_and_closes(tmp_path, ring, monkeypatch):
     monkeypatch.setattr(writerlock, "LOOK_S", 0.0)
     notary = await Notary.open(tmp_path / "log", ring, origin=ORIGIN, checkpoint_interval_s=3600)
