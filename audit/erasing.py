@@ -7,6 +7,11 @@ holds are kept, so a restart changes nothing.
 Rule 3: erasing twice is erasing once: a second record is made only where the subject has come back.
 But no answer says that a subject is erased before its keys are gone: where the deed failed after
 the record, asking again goes on with it.
+Rule 4: the place of the record divides what goes from what stays: the payloads of all records
+before it go, and no other. So the record is written and the data keys are destroyed with nothing
+written in between; where the destroying fails, no new payload is put under these keys. A sealed
+part is another matter: its gateway seals it before the record has a place, with keys that it holds
+until it is told of the erasure. One sealed with the old key goes, also if its record comes after.
 Boundary: asyncio, through the one writer (notary.py); files are read in a thread.
 Read next: subjects.py (the data keys), seals.py (the keys of sealed parts), socket_link.py.
 """
@@ -14,12 +19,13 @@ Read next: subjects.py (the data keys), seals.py (the keys of sealed parts), soc
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 from .bundle import Bundle
 from .errors import EventInvalid, HoldStands, LogUnavailable, NotFound
 from .events import Erasure, Event, LegalHold, Pruned
+from .log import Log
 from .mentions import Mentions, unit_ref_in
 from .notary import Notary
 from .reader import LogReader
@@ -159,7 +165,7 @@ class Erasing:
                     f"could not erase {unit_ref}: a legal hold by {held.actor} stands on it "
                     f"({held.reason}); release it first"
                 )
-            slots = await self._notary.key_slots(unit_ref)
+            slots = await self._notary.in_writer(lambda log: log.key_slots(unit_ref))
             if not slots and not self._standing.mentions.perhaps(unit_ref):
                 raise NotFound(f"could not erase {unit_ref}: the log holds nothing about it")
             before = self._standing.erasures.get(unit_ref, [])
@@ -168,20 +174,21 @@ class Erasing:
             if before and newest <= before[-1][0] and _slots_of(earlier).issuperset(slots):
                 destroyed = await self._deed(unit_ref, earlier)
                 return Erased(before[-1][0], destroyed, again=True)
-            event = Erasure(
-                id=new_id(),
-                time_us=now_us(),
-                unit_ref=unit_ref,
-                actor=actor,
-                reason=reason,
-                key_slots=slots,
+            event, receipt = await self._notary.append_and(
+                lambda log: Erasure(
+                    id=new_id(),
+                    time_us=now_us(),
+                    unit_ref=unit_ref,
+                    actor=actor,
+                    reason=reason,
+                    key_slots=log.key_slots(unit_ref),
+                ),
+                # If we crash before this, `finish` does it: the log says that the keys are gone.
+                lambda log: _destroy(log, unit_ref),
             )
-            receipt = await self._notary.append(event, durability="strict")
-            # If we crash here, the log says that the keys are gone, and `finish` makes it true.
             self._undone.add(event.id)
-            await self._notary.destroy_subject(unit_ref)
             await self._deed(unit_ref, [*earlier, event])
-            return Erased(receipt.index, len(slots), again=False)
+            return Erased(receipt.index, len(event.key_slots), again=False)
 
     async def _deed(self, unit_ref: str, events: list[Erasure]) -> int:
         """Destroy what these records of one subject say is gone; how many data keys were there.
@@ -189,13 +196,17 @@ class Erasing:
         What failed in this process is done again even if it looks done: a sync may have failed.
         """
         slots = sorted(_slots_of(events))
-        destroyed = await self._notary.destroy_slots(slots) if slots else 0
+        destroyed = await self._destroy_slots(slots)
         left = [event for event in events if not self._is_gone(event)]
         for event in left:
             await self._puncture(event.unit_ref, event.id)
         if left or destroyed:
             self.on_erased(unit_ref)  # who was lent keys must not use them any more
         return destroyed
+
+    async def _destroy_slots(self, slots: list[int]) -> int:
+        """Destroy the data keys in these slots; how many were live."""
+        return await self._notary.in_writer(lambda log: log.destroy_slots(slots)) if slots else 0
 
     async def hold(self, unit_ref: str, *, actor: str, reason: str, release: bool = False) -> int:
         """Forbid the erasure of a subject, or allow it again; returns the leaf that says so.
@@ -235,7 +246,7 @@ class Erasing:
             await asyncio.to_thread(self._standing.catch_up, self._reader)
             events = [event for found in self._standing.erasures.values() for _, event in found]
             slots = sorted(_slots_of(events))
-            revived = await self._notary.destroy_slots(slots) if slots else 0
+            revived = await self._destroy_slots(slots)
             for event in events:
                 if not self._is_gone(event):
                     await self._puncture(event.unit_ref, event.id)
@@ -267,6 +278,11 @@ class Erasing:
         except OSError as exc:
             raise LogUnavailable(f"could not destroy a key of sealed parts: {exc}") from exc
         self._undone.discard(erasure)
+
+
+def _destroy(log: Log, unit_ref: str) -> None:
+    with suppress(LogUnavailable):  # `_deed` tries again and says so; the keys take nothing new
+        log.destroy(unit_ref)
 
 
 def _slots_of(events: list[Erasure]) -> set[int]:

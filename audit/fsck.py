@@ -20,13 +20,13 @@ from .filekinds import is_own, misshapen
 from .findings import Findings, Problem, printable
 from .frames import Watermark, segments
 from .fsck_files import Level, Seen, files_seen, parquet_seen
-from .log import has_writer
 from .marker import MARKER_NAME, Position, recover_marker
 from .note import VerifierKey
 from .publish import load_checkpoint
 from .rotation import chain_of
 from .verify import verify_log
 from .wal import Cut, foresee
+from .writerlock import has_writer
 
 __all__ = ["Level", "Report", "Seen", "inspect"]
 

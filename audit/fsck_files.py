@@ -16,11 +16,13 @@ from typing import Final, Literal, NamedTuple
 
 import orjson
 
+from .boundary import first_leaf
 from .errors import LogDamaged
 from .filekinds import is_own
+from .idruns import FOLDER, lost_ids
 from .index import VERSION
-from .log import has_writer
 from .reader import LogReader
+from .writerlock import LOCK_NAME, has_writer
 
 __all__ = ["Level", "Seen", "files_seen", "lock_holder", "parquet_seen"]
 
@@ -28,7 +30,7 @@ Level = Literal["fine", "note", "mend", "damage"]
 
 _KNOWN: Final = re.compile(
     r"wal|wal/\d{20}\.(wal|carry)|committed|checkpoint|pruned|lock|index\.sqlite(-wal|-shm)?"
-    r"|ids(/\d{8}\.run)?|rotations(/\d{20}(\.new)?)?|tile(/.*)?|checkpoints(/\d+)?|cosigned(/[0-9a-f]{16})?"
+    r"|ids(/(\d{8}\.run|lost))?|rotations(/\d{20}(\.new)?)?|tile(/.*)?|checkpoints(/\d+)?|cosigned(/[0-9a-f]{16})?"
     r"|blobs(/(\d{8}\.seg|subjects\.keys|seal\.roots|seal|seal/[0-9a-f]{4}(\.new)?))?",
     re.ASCII,
 )
@@ -56,6 +58,7 @@ class Seen(NamedTuple):
 def files_seen(directory: Path, *, alive: bool) -> Iterator[Seen]:
     """Everything about the files that needs no log to be read."""
     yield _lock_seen(directory, alive=alive)
+    yield from _ids_seen(directory)
     for folder, folders, files in os.walk(directory):
         base = Path(folder)
         for name in sorted([*folders, *files]):
@@ -93,9 +96,29 @@ def _one(directory: Path, path: Path, *, alive: bool) -> Iterator[Seen]:
 def _lock_seen(directory: Path, *, alive: bool) -> Seen:
     if not alive:
         return Seen("lock", "fine", "free: no process writes the log")
+    if not (directory / LOCK_NAME).exists():
+        means = "its process writes no further record: another one could have come in"
+        todo = "end every process that writes this log, then start one"
+        return Seen(LOCK_NAME, "mend", "removed while the log is being written", means, todo)
     holder = lock_holder(directory)
     who = "another process" if holder is None else f"process {holder}"
     return Seen("lock", "note", f"held by {who}", "the log is being written", "nothing")
+
+
+def _ids_seen(directory: Path) -> Iterator[Seen]:
+    """Whether the ids of all pruned leaves are there."""
+    try:
+        noted, found = lost_ids(directory, first_leaf(directory))
+    except LogDamaged:
+        return  # step 2 names it
+    means = "an append whose record was pruned, tried again, is stored a second time"
+    for start, end in noted:
+        what = f"the ids of the pruned leaves {start} to {end - 1} were lost"
+        yield Seen(f"{FOLDER}/lost", "note", what, means, "nothing: they cannot be made again")
+    if found is not None:
+        what = f"the ids of the pruned leaves {found[0]} to {found[1] - 1} are not there"
+        todo = "restore this folder from a copy before the next start, which goes on without"
+        yield Seen(FOLDER, "damage", what, means, todo)
 
 
 def parquet_seen(folder: Path) -> Iterator[Seen]:
@@ -124,7 +147,7 @@ def lock_holder(directory: Path) -> int | None:
     if not has_writer(directory):
         return None
     with suppress(OSError, ValueError, IndexError):
-        inode = (directory / "lock").stat().st_ino
+        inode = (directory / LOCK_NAME).stat().st_ino
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
             words = line.split()
             if words[1] == "FLOCK" and int(words[5].rpartition(":")[2]) == inode:

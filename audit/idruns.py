@@ -5,10 +5,16 @@ r"""Which ids the log's older records have, in files that are searched without r
         uint16 and uint16 lengths of the least and the greatest id, both ids, zeros up to a
         multiple of 8 bytes, the ids' keys (uint64 each, ascending), their leaves (uint64 each)
 
+    <log>/ids/lost               for each time that it was found at a start, a line of two decimal
+                                 numbers: of the pruned leaves from the first to before the second
+                                 one no run has the ids any more
+
 `covered`: the ids of all leaves below it are in this run or in an earlier one. A key is the last 8
 bytes of a UUID, which are random, or 8 bytes of the SHA-256 of another id. Little-endian.
 Rule 1: derived, and proves nothing: what is found is compared with the log by whoever asks. Runs
-that are damaged, or of another log, are thrown away and made again; not those of pruned leaves.
+that are damaged, or of another log, are thrown away and made again. Those of pruned leaves cannot
+be: that they are lost is noted, since an append that is tried again after its record was pruned is
+stored a second time then.
 Rule 2: a search looks into the runs whose range of ids holds the id; ids carry their time, so for
 an id of a minute ago that is one run or two, and costs some microseconds.
 Read next: olderids.py (who writes and asks).
@@ -22,16 +28,17 @@ import time
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from .files import make_directory, replace_file
 
-__all__ = ["FOLDER", "IdRuns", "key_of"]
+__all__ = ["FOLDER", "IdRuns", "LostIds", "key_of", "lost_ids"]
 
 FOLDER = "ids"
+_LOST_NAME = "lost"
 _MAGIC = b"WBIDS1\r\n"
 _HEAD = struct.Struct("<8sQIIHH")
 _UUID_CHARS = 36
@@ -45,6 +52,26 @@ class _Run(NamedTuple):
     greatest: str
     keys: "memoryview | array[int]"
     leaves: "memoryview | array[int]"
+
+
+class LostIds(NamedTuple):
+    """Ranges of pruned leaves whose ids are lost: noted at a start, and not noted yet."""
+
+    noted: list[tuple[int, int]]
+    found: tuple[int, int] | None
+
+
+def lost_ids(directory: Path, first_leaf: int) -> LostIds:
+    """Which ids of pruned leaves no run has; reads only.
+
+    Args:
+        directory: the log's.
+        first_leaf: that it holds.
+    """
+    covered, noted = 0, _noted(directory / FOLDER)
+    for run in _whole_runs(sorted((directory / FOLDER).glob("*.run"))):
+        covered = run.covered
+    return LostIds(noted, _not_noted(noted, covered, first_leaf))
 
 
 def key_of(event_id: str) -> int:
@@ -76,15 +103,27 @@ class IdRuns:
         """
         self._runs, self._reach, self.covered = [], [], 0
         paths = sorted(self._folder.glob("*.run"))
-        for number, path in enumerate(paths):
-            run = _read(path) if path.name == _name(number) else None
-            if run is None:
-                break
+        for run in _whole_runs(paths):
             self._take(run)
         if self.covered > size:
             self._runs, self._reach, self.covered = [], [], 0
         for path in paths[len(self._runs) :]:
             path.unlink()
+
+    def note_lost(self, first_leaf: int) -> list[tuple[int, int]]:
+        """Note that the ids of pruned leaves are lost, if some are; all that ever were.
+
+        Args:
+            first_leaf: that the log holds.
+        """
+        noted = _noted(self._folder)
+        found = _not_noted(noted, self.covered, first_leaf)
+        if found is not None:
+            noted.append(found)
+            make_directory(self._folder)
+            lines = "".join(f"{start} {end}\n" for start, end in noted)
+            replace_file(self._folder / _LOST_NAME, lines.encode())
+        return noted
 
     def forget(self) -> None:
         """Throw everything away; it is not this log's."""
@@ -138,6 +177,31 @@ class IdRuns:
         self.covered = run.covered
         self._runs.append(run)
         self._reach.append(max(self.greatest(), run.greatest))
+
+
+def _whole_runs(paths: list[Path]) -> Iterator[_Run]:
+    """The runs up to the first that is missing or not whole."""
+    for number, path in enumerate(paths):
+        run = _read(path) if path.name == _name(number) else None
+        if run is None:
+            return
+        yield run
+
+
+def _noted(folder: Path) -> list[tuple[int, int]]:
+    try:
+        words = (folder / _LOST_NAME).read_text(encoding="ascii").split()
+        return [(int(words[at]), int(words[at + 1])) for at in range(0, len(words), 2)]
+    except (OSError, ValueError, IndexError):
+        return []  # it is found again, if no run was written since
+
+
+def _not_noted(
+    noted: list[tuple[int, int]], covered: int, first_leaf: int
+) -> tuple[int, int] | None:
+    if covered >= first_leaf or any(a <= covered and first_leaf <= b for a, b in noted):
+        return None
+    return covered, first_leaf
 
 
 def _name(number: int) -> str:

@@ -1,14 +1,15 @@
 """The notary's end of the link: what other processes may ask of it.
 
-Rule 1: whoever is connected may append; and may ask what `handlers` offers. Records that a deed
-stands behind (erasures, holds, rotations, prunings) come from the notary and are refused here.
+Rule 1: whoever is connected may append; and may ask what `handlers` offers. What may be
+appended is admission.py's matter.
 Rule 2: a connection that asks too much at once is not read until it has its answers, so memory is
 bounded: `_MAX_ASKED` requests, `_MAX_ASKED_BYTES` bytes a connection, `max_connections` in all.
 Rule 3: what is no append is done one after the other, the next when the answer before has nearly
 left: some answers are a hundred thousand times as long as what asks for them. Who hangs up has what
 was not begun dropped.
 Rule 4: closing answers what was asked, then hangs up; the notary stays open.
-Read next: link_accept.py (who gets in), link_client.py (the other end), notary.py (who stores).
+Read next: admission.py (what gets in), link_accept.py (who does), link_client.py (the other end),
+notary.py (who stores).
 """
 
 import asyncio
@@ -23,17 +24,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .blobs import as_payloads
-from .canonical import JSON, is_canonical
+from .admission import admit
+from .canonical import JSON
 from .erasing import Erasing
-from .errors import AuditError, EntryTooLarge, EventInvalid, LogUnavailable
-from .events import Carried, Erasure, Event, KeyRotation, LegalHold, Pruned, UnknownEvent
-from .grammar import decision_id
+from .errors import AuditError, EventInvalid, LogUnavailable
+from .events import Event
 from .link_accept import Acceptor
 from .link_stream import FRAME_S, FrameStream
-from .notary import Durability, Notary, Receipt
-from .record import MAX_ENTRY_BYTES, decode, encode, subject_of
-from .shapes import check_values
+from .notary import Notary, Receipt
 from .wire import (
     APPEND,
     DONE,
@@ -46,7 +44,6 @@ from .wire import (
     format_json,
     format_refusal,
     format_stored,
-    parse_append,
     parse_json,
 )
 
@@ -61,12 +58,6 @@ _MAX_ASKED_BYTES = 128 << 20
 _CLOSE_S = 10.0
 _UNIT_REF = re.compile(r"[0-9a-f]{32}")  # no other is found again in the log (mentions.py)
 _OF_UNITS = frozenset({"erase", "hold", "release"})
-_OWN = (Carried, Erasure, KeyRotation, LegalHold, Pruned)
-_DURABILITIES: Mapping[str | None, Durability] = {
-    "strict": "strict",
-    "bounded": "bounded",
-    "async": "async",
-}
 
 
 async def serve(
@@ -269,20 +260,20 @@ class _Connection(FrameStream):
                 self._answer(format_frame(number, REFUSED, format_refusal(error)), size)
 
         try:
-            request = parse_append(body)
-            event_id = decision = decision_id(request.data) or ""
-            if not event_id or len(request.data) > MAX_ENTRY_BYTES:
-                event = _checked_event(request.data)
-                event_id, decision = event.id, subject_of(event)
-            payloads = as_payloads(decision, request.payloads, request.subject or decision)
+            asked = admit(body)
         except ValueError as exc:
             told(None, EventInvalid(str(exc)))
-            return
         except AuditError as exc:
             told(None, exc)
-            return
-        durability = _DURABILITIES.get(request.durability)
-        self._notary.submit(event_id, request.data, told, payloads=payloads, durability=durability)
+        else:
+            event = asked.event
+            self._notary.submit(
+                asked.event_id,
+                asked.data,
+                told,
+                payloads=asked.payloads,
+                durability=asked.durability,
+            )
 
     async def _manage_all(self) -> None:
         while self._to_do:
@@ -343,23 +334,6 @@ class _Connection(FrameStream):
         ):
             self._full = False
             self.go_on_reading()
-
-
-def _checked_event(data: bytes) -> Event:
-    if len(data) > MAX_ENTRY_BYTES:
-        raise EntryTooLarge(f"could not store an event of {len(data)} bytes")
-    try:
-        event = decode(data)
-    except AuditError as exc:
-        raise EventInvalid(str(exc)) from exc
-    check_values(event)
-    known = not isinstance(event, UnknownEvent)  # then all of its fields are in what it encodes to
-    if not (encode(event) == data if known else is_canonical(data)):
-        kind = event.type or "record"
-        raise EventInvalid(f"could not store {event.id}: not the canonical bytes of a {kind}")
-    if isinstance(event, _OWN):
-        raise EventInvalid(f"could not store {event.id}: only the notary writes a {event.type}")
-    return event
 
 
 def _listen(path: Path) -> socket.socket:

@@ -1,6 +1,6 @@
 """The one writer's hold on a log directory: lock, recovery, groups, checkpoints.
 
-    <log>/lock          held (flock) by the writer while it lives
+    <log>/lock          held by the writer while it lives (writerlock.py)
     <log>/wal/          the truth (frames.py)
     <log>/committed     how far readers may believe it (marker.py)
     <log>/blobs/        encrypted payloads (blobs.py)
@@ -8,12 +8,11 @@
     <log>/checkpoint    derived: the signed tree head (note.py)
 
 Rule: knows no event loop. One group is appended at a time, and one thread publishes; the two may
-run at once. Opening is recovery; there is no other way to open.
+run at once. Opening is recovery; there is no other way to open. Whoever finds that it holds the
+lock no more does nothing further: each of these begins by making sure.
 Read next: notary.py.
 """
 
-import fcntl
-import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .blobs import Blobs, Payload
-from .errors import AuditError, LogDamaged, LogLocked, NoteError
+from .errors import AuditError, LogDamaged, LogUnavailable, NoteError
 from .files import FileLayer, OsFiles, make_directory
 from .frames import Watermark
 from .fresh import Stored
@@ -33,6 +32,7 @@ from .rotation import ROTATIONS_NAME, KeyChain, Rotation, read_rotations
 from .steps import Steps, drive
 from .syncer import Done, Syncer, Written
 from .wal import SEGMENT_BYTES, Wal
+from .writerlock import OwnFiles, WriterLock, take_lock
 
 
 class Record(NamedTuple):
@@ -52,7 +52,7 @@ class Log:
     """
 
     def __init__(
-        self, lock: int, files: FileLayer, wal: Wal, blobs: Blobs, publisher: Publisher
+        self, lock: WriterLock, files: FileLayer, wal: Wal, blobs: Blobs, publisher: Publisher
     ) -> None:
         self._lock = lock
         self._files = files
@@ -87,11 +87,11 @@ class Log:
             OSError: the directory cannot be made or read.
         """
         keyring.signer(origin)  # refuses a keyring that cannot sign, before anything is made
-        files = files or OsFiles()
         make_directory(directory)
         with ExitStack() as undo:
             lock = take_lock(directory)
-            undo.callback(os.close, lock)
+            undo.callback(lock.close)
+            files = OwnFiles(files or OsFiles(), lock)
             signer, chain = _keys(directory, keyring, origin)
             signed = load_checkpoint(directory, chain)
             wal = Wal.open(
@@ -145,6 +145,8 @@ class Log:
 
     def more_room(self) -> list[Callable[[], None]]:
         """What to run, in any thread, so that `ready` stays true; see AppendFile.more_room."""
+        if self._lock.lost:
+            return []
         return [fill for fill in (self._wal.more_room(), *self._blobs.more_room()) if fill]
 
     def start_sync(self, syncer: Syncer, pieces: Sequence[Written], done: Done) -> None:
@@ -170,6 +172,7 @@ class Log:
             LogUnavailable: nothing was added; the same call may succeed later.
             LogDamaged: the disk does not return what it acknowledged.
         """
+        self._lock.hold()
         self._wal.mend()  # or a frame that failed could come back beside the payloads of this group
         before = self._blobs.watermark
         payloads = [payload for record in records for payload in record.payloads]
@@ -190,6 +193,7 @@ class Log:
 
     def destroy(self, subject: str) -> bool:
         """Destroy a subject's data keys (writer's thread); whether it had any."""
+        self._lock.look()
         return self._blobs.destroy(subject)
 
     def key_slots(self, subject: str) -> list[int]:
@@ -198,6 +202,7 @@ class Log:
 
     def destroy_slots(self, numbers: Sequence[int]) -> int:
         """Destroy the keys in these slots (writer's thread); how many were live."""
+        self._lock.look()
         return self._blobs.destroy_slots(numbers)
 
     def live_slots(self) -> list[int]:
@@ -214,6 +219,7 @@ class Log:
         Raises:
             LogUnavailable: the disk refused; appending goes on.
         """
+        self._lock.look()
         self._blobs.roll()
         self._wal.roll()
         return self._wal.position.leaves
@@ -224,6 +230,7 @@ class Log:
         Raises:
             LogUnavailable, LogDamaged: as `publish`.
         """
+        self._lock.look()
         self._publisher.prepare(self._wal.position)
 
     def pause_with(self, pause: Callable[[], None]) -> None:
@@ -237,7 +244,16 @@ class Log:
             LogUnavailable: the disk refused; the last checkpoint stands.
             LogDamaged: the log does not hold what was signed.
         """
+        self._lock.look()
         return self._publisher.publish(self._wal.position)
+
+    def ended(self) -> str | None:
+        """Why this is no longer the log's writer; None while it is."""
+        try:
+            self._lock.hold()
+        except LogUnavailable as exc:
+            return str(exc)
+        return None
 
     @property
     def key(self) -> VerifierKey:
@@ -246,13 +262,14 @@ class Log:
 
     def rotate(self, signer: Signer, leaf: int) -> Checkpoint:
         """Let another key sign from now on; see Publisher.rotate."""
+        self._lock.look()
         return self._publisher.rotate(self._wal.position, signer, leaf)
 
     def close(self) -> None:
         """Release the files and the lock. Signs nothing: call `publish` before."""
         self._blobs.close()
         self._wal.close()
-        os.close(self._lock)
+        self._lock.close()
 
 
 def _keys(directory: Path, keyring: Keyring, origin: str) -> tuple[Signer, KeyChain]:
@@ -272,36 +289,3 @@ def _keys(directory: Path, keyring: Keyring, origin: str) -> tuple[Signer, KeyCh
         raise LogDamaged(
             directory / ROTATIONS_NAME, offset=None, expected="rotations", found=str(exc)
         ) from exc
-
-
-def take_lock(directory: Path) -> int:
-    """Become the writer of the log; closing the descriptor ends it.
-
-    Raises:
-        LogLocked: another process is.
-    """
-    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        os.close(fd)
-        raise LogLocked(
-            f"could not open the log in {directory} for writing: another process is its writer"
-        ) from exc
-    return fd
-
-
-def has_writer(directory: Path) -> bool:
-    """Whether a process holds the log for writing at this moment."""
-    try:
-        # Without waiting: in a log's copy anything may lie there, and a pipe never opens.
-        fd = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, PermissionError):
-        return False  # a writer could open it; filekinds.py names one that cannot be read
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False

@@ -21,12 +21,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from .appending import EventAppender
 from .blobs import Payload
 from .checkpointing import Checkpoints
 from .errors import AuditError, EventConflict, LogOverloaded, LogUnavailable
+from .events import Event
 from .files import FileLayer
 from .groups import GroupWriter, Pending
 from .keys import Keyring
@@ -36,7 +37,8 @@ from .note import Checkpoint, Signer, VerifierKey
 from .olderids import OlderIds
 from .prove import prove
 from .reader import LogReader
-from .receipts import PROMISED, RECENT_EVENTS, Durability, Receipt, RecentEvents, Told
+from .receipts import PROMISED, RECENT_EVENTS, Asked, Durability, Receipt, RecentEvents, Told, tell
+from .record import encode
 from .syncer import Syncer
 from .wal import SEGMENT_BYTES, RecoveryReport
 
@@ -44,18 +46,8 @@ __all__ = ["Durability", "Notary", "Receipt"]
 
 _LOGGER = logging.getLogger("weighbridge.audit")
 _T = TypeVar("_T")
+_E = TypeVar("_E", bound=Event)
 _SYNCER_S, _SILENT_S = 1.0, 5.0
-
-
-class Asked(NamedTuple):
-    """An append as it was asked for."""
-
-    event_id: str
-    data: bytes
-    leaf: bytes
-    told: Told
-    payloads: tuple[Payload, ...]
-    durability: Durability | None
 
 
 class Notary(EventAppender):
@@ -189,6 +181,8 @@ class Notary(EventAppender):
     @property
     def failure(self) -> str | None:
         """Why the log takes no records now: what the disk said, or for how long it says nothing."""
+        if not self._closed and (ended := self._log.ended()) is not None:
+            return ended
         if self._failure is None and (waited := self._groups.behind()) > _SILENT_S:
             return f"the disk has not answered for {waited:.0f} s"
         return self._failure
@@ -263,14 +257,14 @@ class Notary(EventAppender):
         mode: Durability = "async" if durability == "async" else "strict"
         self._groups.put(Pending(event_id, record, leaf, mode, told))
 
-    def _compare_older(self, asked: "Asked", leaves: list[int]) -> None:
+    def _compare_older(self, asked: Asked, leaves: list[int]) -> None:
         """An id that an older record may have: look before storing it."""
         self._recent.put(asked.event_id, asked.leaf, None)  # the same again waits for this one
         task = self._loop.create_task(self._compare(asked, leaves))
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 
-    async def _compare(self, asked: "Asked", leaves: list[int]) -> None:
+    async def _compare(self, asked: Asked, leaves: list[int]) -> None:
         """Answer an append whose id an older record may have, and all that joined it."""
         event_id, receipt, refused = asked.event_id, None, None
         try:
@@ -292,7 +286,7 @@ class Notary(EventAppender):
             receipt = Receipt(self._origin, found[0], asked.leaf)
             self._recent.put(event_id, asked.leaf, receipt)
         for told in (asked.told, *self._joined.pop(event_id, ())):
-            _tell(told, receipt, refused)
+            tell(told, receipt, refused)
 
     def _refuse_more(self) -> None:
         if self._closed:
@@ -327,20 +321,32 @@ class Notary(EventAppender):
             await self.checkpoint()
         return await asyncio.to_thread(prove, LogReader(self._directory), index)
 
-    async def destroy_subject(self, subject: str) -> bool:
-        """Destroy a subject's data keys; whether it had any. Record an Erasure beside it."""
-        return await self._groups.run(lambda: self._log.destroy(subject))
+    async def append_and(
+        self, make: Callable[[Log], _E], then: Callable[[Log], object]
+    ) -> tuple[_E, Receipt]:
+        """Store the event that `make` finds, and do `then`; nothing is written in between.
 
-    async def key_slots(self, subject: str) -> list[int]:
-        """The numbers of a subject's live key slots."""
-        return await self._groups.run(lambda: self._log.key_slots(subject))
+        Raises:
+            LogUnavailable: it was not stored.
+            Exception: what `then` raises; the event is stored.
+        """
+        self._refuse_more()
 
-    async def destroy_slots(self, numbers: list[int]) -> int:
-        """Destroy the data keys in these slots; how many were live."""
-        return await self._groups.run(lambda: self._log.destroy_slots(numbers))
+        def both(log: Log) -> tuple[_E, Receipt]:
+            event = make(log)
+            data = encode(event)
+            leaf = leaf_hash(data)
+            receipt = Receipt(self._origin, log.append([Record(data, (), leaf)]), leaf)
+            then(log)
+            return event, receipt
+
+        event, receipt = await self.in_writer(both)
+        self._recent.put(event.id, receipt.leaf_hash, receipt)
+        self.checkpoints.grown(self.size)
+        return event, receipt
 
     async def in_writer(self, work: Callable[[Log], _T]) -> _T:
-        """Do something else with the log while nothing is written to it; for pruning.py."""
+        """Do something else with the log while nothing is written to it."""
         return await self._groups.run(lambda: work(self._log))
 
     async def keep_ids(self, upto: int) -> None:
@@ -371,10 +377,10 @@ class Notary(EventAppender):
     ) -> None:
         """Tell everyone who waits for one append how it ended."""
         if pending.told is not None:
-            _tell(pending.told, receipt, error)
+            tell(pending.told, receipt, error)
         if self._joined and pending.event_id:
             for told in self._joined.pop(pending.event_id, ()):
-                _tell(told, receipt, error)
+                tell(told, receipt, error)
 
     # --- on the loop ------------------------------------------------------------------------
 
@@ -386,7 +392,7 @@ class Notary(EventAppender):
             self._tell(pending, receipt)
             if self._doubting:
                 for told in self._doubting.pop(pending.event_id, ()):
-                    _tell(told, receipt, None)
+                    tell(told, receipt, None)
         self._failure = None
         self.checkpoints.grown(self.size)
 
@@ -405,7 +411,7 @@ class Notary(EventAppender):
         doubting, self._doubting = self._doubting, {}
         for event_id, waiting in doubting.items():
             for told in waiting:
-                _tell(told, None, LogUnavailable(f"could not store event {event_id} yet: {why}"))
+                tell(told, None, LogUnavailable(f"could not store event {event_id} yet: {why}"))
 
     def _seed_recent(self) -> None:
         """Learn the ids of the log, so that a retry after a restart finds its record."""
@@ -415,11 +421,3 @@ class Notary(EventAppender):
                 name, leaf, Receipt(self._origin, index, leaf)
             ),
         )
-
-
-def _tell(told: Told, receipt: Receipt | None, error: AuditError | None) -> None:
-    """Tell one; what it makes of that must not keep the others of its group from being told."""
-    try:
-        told(receipt, error)
-    except Exception as unforeseen:  # noqa: BLE001  its own fault; said without what it holds
-        _LOGGER.error("whoever was told of a record met a %s", type(unforeseen).__name__)

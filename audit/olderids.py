@@ -9,6 +9,7 @@ Rule 3: after a start, what no run covers is read from the log. If that is much 
 these files, or whose files were lost), it is read beside the appends; until it is done, an id that
 is not newer than all is refused with LogUnavailable: better late than twice.
 Rule 4: leaves are pruned only after their ids are in the runs: the log cannot say them any more.
+Where these were lost since, each start says so.
 Boundary: one event loop, and one thread that writes.
 Read next: idruns.py (the files), notary.py (who asks).
 """
@@ -74,6 +75,7 @@ class OlderIds:
             remember: told id, leaf hash and index of the last `remembered`, in order.
         """
         self._runs.load(size)
+        self._say_lost()
         recent = max(first_kept(self._directory), size - self._remembered)
         self.newest = self._runs.greatest()
         if recent - self._runs.covered > _AT_ONCE:
@@ -140,6 +142,21 @@ class OlderIds:
         """Wait for what is being written; what is not is read from the log at the next start."""
         self._closed = True
         self._thread.shutdown(cancel_futures=True)
+
+    def _say_lost(self) -> None:
+        first = first_kept(self._directory)
+        try:
+            lost = self._runs.note_lost(first)
+        except OSError as error:
+            _LOGGER.warning("could not note which ids are lost: %s", error)
+            lost = [(self._runs.covered, first)]
+        for start, end in lost:
+            _LOGGER.warning(
+                "the ids of the pruned leaves %d to %d are lost: an append of before, tried again "
+                "now, would be stored a second time (see weighbridge audit fsck)",
+                start,
+                end - 1,
+            )
 
     # --- the thread ---------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ Rule: read-only, takes no lock, holds no state that the files do not. `size` is 
 marker vouches for (each such leaf is behind an fdatasync), so following is: ask `size`, read
 `entries(seen, size)`, come back later. A single reader is for one thread. The writer's own process
 says the position itself: what it decides must not hang on a file that others can replace.
-Records whose fields hold what they cannot were once taken over the link; `others` passes over them.
+Records whose fields hold what they cannot (shapes.py) were once taken over the link; `others`
+passes over them.
 Read next: index.py (finding), verify.py (checking), prove.py (proofs).
 """
 
@@ -23,7 +24,7 @@ from .marker import Position, read_marker
 from .payloads import Payloads
 from .publish import read_checkpoint
 from .record import DECISION_BEGINS, decode, original
-from .shapes import mistyped
+from .shapes import flaw
 
 _LOGGER = logging.getLogger("weighbridge.audit")
 
@@ -111,7 +112,7 @@ class LogReader:
             yield Entry(index, data, decode(data))
 
     def others(self) -> Iterator[Entry]:
-        """The committed leaves that are no decisions, decoded; none whose values are mistyped.
+        """The committed leaves that are no decisions, decoded; none with a flaw.
 
         Some 0.5 µs for each decision, where decoding takes 10: for starts, which others wait for.
         A start must not fail for ever over what a stranger once wrote, so that is passed over, and
@@ -177,7 +178,7 @@ def _sound(data: bytes) -> Event | None:
     """The event in an entry, if it and what it may repeat are well-formed."""
     try:
         event = decode(data)
-        if mistyped(event) is not None or mistyped(original(event)) is not None:
+        if flaw(event) is not None or flaw(original(event)) is not None:
             return None
     except DecodeError:
         return None

@@ -5,13 +5,16 @@ bytes raise EventConflict. The last 65,536 events are remembered here, older one
 Read next: notary.py.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
 import orjson
 
+from .blobs import Payload
 from .errors import AuditError, EventConflict
 
+_LOGGER = logging.getLogger("weighbridge.audit")
 Durability: TypeAlias = Literal["strict", "bounded", "async"]
 
 RECENT_EVENTS = 65_536
@@ -39,6 +42,25 @@ class Receipt(NamedTuple):
 
 Told: TypeAlias = Callable[[Receipt | None, AuditError | None], None]
 """Who is told how an append ended: with a receipt, or with an error."""
+
+
+class Asked(NamedTuple):
+    """An append as it was asked for."""
+
+    event_id: str
+    data: bytes
+    leaf: bytes
+    told: Told
+    payloads: tuple[Payload, ...]
+    durability: Durability | None
+
+
+def tell(told: Told, receipt: Receipt | None, error: AuditError | None) -> None:
+    """Tell one; what it makes of that must not keep the others of its group from being told."""
+    try:
+        told(receipt, error)
+    except Exception as unforeseen:  # noqa: BLE001  its own fault; said without what it holds
+        _LOGGER.error("whoever was told of a record met a %s", type(unforeseen).__name__)
 
 
 Known: TypeAlias = tuple[bytes, Receipt | None]

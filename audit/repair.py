@@ -16,12 +16,12 @@ from .errors import LogDamaged, ProofError
 from .filekinds import is_own, misshapen
 from .findings import printable
 from .index import Index
-from .log import take_lock
 from .note import VerifierKey
 from .publish import load_checkpoint
 from .reader import LogReader
 from .rotation import chain_of
 from .tiles import Tile, TileBuilder, write_tile
+from .writerlock import take_lock
 
 __all__ = ["rebuild_derived"]
 
@@ -51,7 +51,7 @@ def rebuild_derived(directory: Path, key: VerifierKey, wrong: Iterable[str] = ()
                 index.rebuild()
             done.append("index.sqlite")
     finally:
-        os.close(lock)
+        lock.close()
     return done
 
 

@@ -4,10 +4,12 @@ An entry is JSON, and a dataclass holds whatever it is given; so what another pr
 canonical, have a decision's fields, and say `"seq":"one"`. Once stored it would stay for ever.
 Rule 1: pure; a field's annotation in events.py is the type, exactly: `True` is no integer. What
 lies inside of `JSON` is anything.
-Rule 2: numbers given to answers start where a verifier wants them to (contents.py); an id is never
-empty.
-Rule 3: an event of a newer version is left alone: its fields are not known here.
-Read next: link_server.py (who refuses), reader.py (who passes over what was stored before).
+Rule 2: numbers given to answers start where a verifier wants them to (contents.py), and a gap ends
+where a process can have got to: one of 2^52 would explain away every answer to come. No time is
+before 1970; an id is never empty.
+Rule 3: an event of a newer version is left alone but for id and time: its fields are not known
+here.
+Read next: admission.py (who refuses), reader.py (who passes over what was stored before).
 """
 
 from collections.abc import Callable
@@ -16,9 +18,9 @@ from types import NoneType, UnionType
 from typing import Any, TypeAlias, get_args, get_origin
 
 from .errors import EventInvalid
-from .events import ALL, Counters, Decision, DecisionV1, Event, Gap
+from .events import ALL, Counters, Decision, DecisionV1, Event, Gap, Outcome
 
-__all__ = ["check_values", "mistyped"]
+__all__ = ["check_values", "flaw", "mistyped"]
 
 _Check: TypeAlias = Callable[[Any], bool]
 
@@ -27,7 +29,9 @@ _LEAST: dict[type[Event], dict[str, int]] = {
     DecisionV1: {"seq": 1},
     Gap: {"first_seq": 1, "last_seq": 1},
     Counters: {"seq": 0},
+    Outcome: {"observed_us": 0},
 }
+_MOST_REFUSED = 1 << 30  # more than a gateway process can keep in mind
 
 
 def check_values(event: Event) -> None:
@@ -36,14 +40,26 @@ def check_values(event: Event) -> None:
     Raises:
         EventInvalid: names the field, and nothing of what it holds.
     """
+    found = flaw(event)
+    if found is not None:
+        raise EventInvalid(f"could not store a {event.type or 'record'}: {found}")
+
+
+def flaw(event: Event) -> str | None:
+    """What is wrong with an event, in words that repeat nothing of it; None if it may be stored."""
     field = mistyped(event)
     if field is not None:
-        raise EventInvalid(f"could not store a {event.type}: its {field} is of the wrong type")
+        return f"its {field} is of the wrong type"
     if not event.id:
-        raise EventInvalid(f"could not store a {event.type or 'record'}: its id is empty")
+        return "its id is empty"
+    if event.time_us < 0:
+        return "its time_us is below 0: it counts from 1970"
     for name, least in _LEAST.get(type(event), {}).items():
         if getattr(event, name) < least:
-            raise EventInvalid(f"could not store a {event.type}: its {name} is below {least}")
+            return f"its {name} is below {least}"
+    if isinstance(event, Gap) and not 0 <= event.last_seq - event.first_seq < _MOST_REFUSED:
+        return f"its last_seq must follow its first_seq, by less than {_MOST_REFUSED} numbers"
+    return None
 
 
 def mistyped(event: Event) -> str | None:

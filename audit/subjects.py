@@ -91,6 +91,7 @@ class SubjectKeys:
         self._digest = lru_cache(_CACHED_KEYS)(partial(subject_digest, names))
         self._slots: dict[bytes, list[int]] = {}
         self._keys: dict[int, bytes] = {}
+        self._doomed: set[int] = set()
         self._path = slots_path(directory)
         if not self._path.exists() and count == 0:
             replace_file(self._path, b"", mode=0o600)
@@ -120,16 +121,21 @@ class SubjectKeys:
             OSError: nothing was added.
         """
         digests = list(map(self._digest, subjects))
-        fresh = [d for d in dict.fromkeys(digests) if not self._slots.get(d)]
+        slots, doomed = self._slots, self._doomed
+        fresh = [
+            digest
+            for digest in dict.fromkeys(digests)
+            if not (numbers := slots.get(digest)) or numbers[-1] in doomed
+        ]
         syncs = []
         if fresh:
             keys = [self._keyring.random(32) for _ in fresh]
             made = [self._wrap(d, key) for d, key in zip(fresh, keys, strict=True)]
             syncs.append(self._file.begin(b"".join(format_slot(slot) for slot in made)))
             for number, (digest, key) in enumerate(zip(fresh, keys, strict=True), self.count):
-                self._slots[digest] = [number]
+                slots.setdefault(digest, []).append(number)
                 self._remember(number, key)
-        return [self._slots[digest][-1] for digest in digests], syncs
+        return [slots[digest][-1] for digest in digests], syncs
 
     def more_room(self) -> Callable[[], None] | None:
         """See AppendFile.more_room."""
@@ -166,25 +172,27 @@ class SubjectKeys:
     def destroy_slots(self, numbers: Sequence[int]) -> int:
         """Overwrite the keys in these slots; how many were live. Unknown numbers are passed over.
 
-        One whose overwriting failed counts as live until it is durable.
+        One whose overwriting failed counts as live until it is durable, but nothing new is put
+        under it: who comes back meanwhile gets a new slot.
 
         Raises:
             OSError: call again.
         """
         destroyed = 0
-        for number in numbers:
-            slot = self._read(number) if 0 <= number < self.count else None
-            if slot is None:
-                continue
-            if slot.state != LIVE and number not in self._slots.get(slot.subject, ()):
-                continue  # unless it is destroyed in the file alone: its sync failed, do it again
-            self._keys.pop(number, None)
-            dead = format_slot(Slot(DESTROYED, slot.subject, bytes(12), bytes(48)))
-            self._file.overwrite(dead, number * SLOT_BYTES)
-            kept = [other for other in self._slots.pop(slot.subject, ()) if other != number]
-            if kept:
-                self._slots[slot.subject] = kept
-            destroyed += 1
+        known = [number for number in numbers if 0 <= number < self.count]
+        self._doomed.update(known)
+        for number in known:
+            slot = self._read(number)
+            # Or destroyed in the file alone: its sync failed, do it again.
+            if slot.state == LIVE or number in self._slots.get(slot.subject, ()):
+                self._keys.pop(number, None)
+                dead = format_slot(Slot(DESTROYED, slot.subject, bytes(12), bytes(48)))
+                self._file.overwrite(dead, number * SLOT_BYTES)
+                kept = [other for other in self._slots.pop(slot.subject, ()) if other != number]
+                if kept:
+                    self._slots[slot.subject] = kept
+                destroyed += 1
+            self._doomed.discard(number)
         return destroyed
 
     def roll_back(self, count: int) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from .appendfile import AppendFile
 from .boundary import current_segments, read_boundary, settle
 from .errors import LogDamaged, LogUnavailable
+from .filekinds import is_own
 from .files import FileLayer, make_directory, replace_file
 from .frames import (
     FRAME_HEADER_BYTES,
@@ -129,17 +130,14 @@ class Wal:
         """
         make_directory(directory / "wal")
         for leftover in (directory / "wal").glob("*.tmp"):
-            leftover.unlink()  # a segment that never got its name
+            if is_own(f"wal/{leftover.stem}"):  # what others put there is theirs
+                leftover.unlink()  # a segment that never got its name
         acknowledged = max(signed_leaves, recover_marker(directory).leaves)
         first = settle(directory)  # a pruning that was interrupted
         if acknowledged == 0 and not segments(directory):
             _create_segment(directory, 0)
-        return cls(
-            directory,
-            _recover(directory, acknowledged, first, segments(directory)),
-            files,
-            segment_bytes,
-        )
+        tail = _recover(directory, acknowledged, first, segments(directory))
+        return cls(directory, tail, files, segment_bytes)
 
     def ready(self, entries: Sequence[bytes]) -> bool:
         """Whether `steps` can take `entries` without waiting for the disk but to sync."""

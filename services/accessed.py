@@ -21,9 +21,10 @@ import typer
 
 from audit.errors import AuditError, LogLocked, LogUnavailable
 from audit.events import Access
-from audit.log import Log, Record, has_writer
+from audit.log import Log, Record
 from audit.record import encode, new_id, now_us
 from audit.socket_link import NotaryClient
+from audit.writerlock import has_writer
 
 from .masterkey import load_keyring
 from .settings import Settings

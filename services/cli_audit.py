@@ -19,13 +19,13 @@ from audit.boundary import pruned_words
 from audit.complete import check_complete
 from audit.errors import NotFound
 from audit.index import Index
-from audit.log import has_writer
 from audit.note import VerifierKey
 from audit.prove import prove as make_proof
 from audit.prove import verify_proof
 from audit.reader import LogReader
 from audit.record import as_mapping
 from audit.verify import verify_log
+from audit.writerlock import has_writer
 
 from .accessed import Actor, Reason, record_access
 from .cli_complete import findings_body, print_json, read_metrics

@@ -16,10 +16,10 @@ from rich.console import Console
 
 from audit.erasing import Erasing
 from audit.errors import NotFound
-from audit.log import has_writer
 from audit.notary import Notary
 from audit.seals import Seals
 from audit.socket_link import NotaryClient
+from audit.writerlock import has_writer
 
 from .erasures import LocalSubjects
 from .masterkey import load_keyring

@@ -18,12 +18,12 @@ from rich.console import Console
 
 from audit.cosignature import CosignerKey
 from audit.errors import NotFound, NotYetCheckpointed
-from audit.log import has_writer
 from audit.note import VerifierKey
 from audit.pack import write_pack
 from audit.pack_range import Chosen, Wanted, choose
 from audit.reader import LogReader
 from audit.rotation import chain_of
+from audit.writerlock import has_writer
 
 from .accessed import Actor, Reason, record_access
 from .faults import BadRequest

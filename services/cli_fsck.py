@@ -17,9 +17,9 @@ from rich.console import Console
 
 from audit.errors import NotFound
 from audit.fsck import Report, Seen, inspect
-from audit.log import has_writer
 from audit.note import VerifierKey
 from audit.repair import rebuild_derived
+from audit.writerlock import has_writer
 
 from .masterkey import load_keyring
 from .settings import settings

@@ -19,10 +19,10 @@ from rich.table import Table
 
 from audit.erasing import Erasing
 from audit.errors import NotFound
-from audit.log import has_writer
 from audit.notary import Notary
 from audit.seals import Seals
 from audit.socket_link import NotaryClient
+from audit.writerlock import has_writer
 
 from .masterkey import load_keyring
 from .retaining import open_pruning

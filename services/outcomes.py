@@ -3,6 +3,8 @@
 Rule: an outcome is identified by its `event_id`; the same one again gets the same receipt and makes
 no second record, a different one under the same id is refused. Late and out of order is fine.
 The unit is stored as its keyed reference only.
+Rule: a call may bring thousands, and answers of models wait on the same event loop: after each
+`_PIECE` outcomes others have their turn.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from audit.keys import Keyring
 from audit.record import Event, Outcome, decimal, new_id, now_us
@@ -22,6 +24,8 @@ from .recorder import Appender
 __all__ = ["Outcomes"]
 
 _MAX_PER_CALL = 10_000
+_PIECE = 64  # some milliseconds
+_T = TypeVar("_T")
 _FIELDS = {"event_id", "decision", "unit", "metric", "value", "observed_us"}
 _MAX_TEXT = 256
 _DECISION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -62,26 +66,26 @@ class Outcomes:
         listed = body.get("outcomes", [body])
         if not isinstance(listed, list) or not 1 <= len(listed) <= _MAX_PER_CALL:
             raise BadRequest(f"'outcomes' must be a list of 1 to {_MAX_PER_CALL} objects")
-        events = [self._parse(item, place) for place, item in enumerate(listed)]
+        events = [self._parse(item, place) async for place, item in _in_turns(listed)]
         async with self._writing:
             first: dict[str, Outcome] = {}
-            for event in events:
+            async for _, event in _in_turns(events):
                 self._refuse_conflict(event, first.setdefault(event.event_id, event))
             fresh = {event.event_id: event for event in events if event.event_id not in self._seen}
-            await self._append_all(fresh.values())
+            await self._append_all(list(fresh.values()))
         return {
             "recorded": len(fresh),
             "repeated": len(events) - len(fresh),
             "leaves": [self._seen[event.event_id].leaf for event in events],
         }
 
-    async def _append_all(self, events: Iterable[Outcome]) -> None:
+    async def _append_all(self, events: Sequence[Outcome]) -> None:
         """Append all and learn of all, whatever becomes of one of them or of the caller.
 
         A record that is on its way cannot be called back: were it not remembered, the same outcome
         sent again would make a second one.
         """
-        work = asyncio.gather(*map(self._append, events), return_exceptions=True)
+        work = asyncio.create_task(self._begin_all(events))
         try:
             done = await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -90,6 +94,15 @@ class Outcomes:
         for found in done:
             if found is not None:
                 raise found
+
+    async def _begin_all(self, events: Sequence[Outcome]) -> list[BaseException | None]:
+        """Begin all without waiting for any, so that many share a group; then wait."""
+        begun = [asyncio.create_task(self._append(event)) async for _, event in _in_turns(events)]
+        done: list[BaseException | None] = []
+        for start in range(0, len(begun), _PIECE):
+            piece = begun[start : start + _PIECE]
+            done += await asyncio.gather(*piece, return_exceptions=True)
+        return done
 
     async def _append(self, event: Outcome) -> None:
         receipt = await self._appender.append(event, durability="strict")
@@ -129,6 +142,14 @@ class Outcomes:
             event_id=event_id,
             observed_us=observed,
         )
+
+
+async def _in_turns(items: Sequence[_T]) -> AsyncIterator[tuple[int, _T]]:
+    """As `enumerate`; others have their turn now and then."""
+    for place, item in enumerate(items):
+        if place and place % _PIECE == 0:
+            await asyncio.sleep(0)
+        yield place, item
 
 
 def _word(item: dict[str, Any], name: str, where: str) -> str | None:

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 from audit.errors import NotFound, PayloadDamaged
-from audit.log import has_writer
 from audit.note import VerifierKey
 from audit.reader import LogReader
 from audit.record import Decision
@@ -20,6 +19,7 @@ from audit.report import build, render_html, render_json
 from audit.rotation import chain_of
 from audit.seals import Seals
 from audit.verify import verify_log
+from audit.writerlock import has_writer
 from experiments.estimate import analyse
 
 from .masterkey import load_keyring

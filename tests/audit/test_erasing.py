@@ -201,14 +201,14 @@ async def test_an_interrupted_erasure_is_finished_at_the_next_start(tmp_path, ri
     files = FaultyFiles()
     notary = await opened(tmp_path, ring, files=files)
     await fill(notary)
-    append = notary.append
+    append = notary._log.append
 
-    async def then_the_disk_fails(*args, **named):
-        receipt = await append(*args, **named)
+    def then_the_disk_fails(stored):
+        first = append(stored)
         files.fault = "not-stored"
-        return receipt
+        return first
 
-    notary.append = then_the_disk_fails
+    notary._log.append = then_the_disk_fails
     with pytest.raises(LogUnavailable):
         await erasing_of(notary, ring).erase(ALICE, **WHY)
     files.fault = None
@@ -231,13 +231,13 @@ async def test_asked_again_it_finishes_what_failed_before_it_says_that_it_is_don
     erasing, told = erasing_of(notary, ring), []
     erasing.on_erased = told.append
     sealed = erasing._seals.seal(b"private", ALICE, "d1")
-    append = notary.append
+    append = notary._log.append
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "no space left on device")
 
-    async def then_the_disk_fails(*args, **named):
-        receipt = await append(*args, **named)
+    def then_the_disk_fails(stored):
+        first = append(stored)
         if fails == "data key":
             files.fault = "not-stored"
         elif fails == "data key's sync":
@@ -246,15 +246,15 @@ async def test_asked_again_it_finishes_what_failed_before_it_says_that_it_is_don
             monkeypatch.setattr(seals, "replace_file", refuse)
         else:
             monkeypatch.setattr(Seals, "_zero_root", refuse)
-        return receipt
+        return first
 
-    notary.append = then_the_disk_fails
+    notary._log.append = then_the_disk_fails
     with pytest.raises(LogUnavailable):
         await erasing.erase(ALICE, **WHY)
     with pytest.raises(LogUnavailable):  # and again, while it fails
         await erasing.erase(ALICE, **WHY)
     assert told == []
-    files.fault, notary.append = None, append
+    files.fault, notary._log.append = None, append
     monkeypatch.undo()
     size = notary.size
     done = await erasing.erase(ALICE, **WHY)
@@ -289,6 +289,73 @@ async def test_a_subject_that_came_back_meanwhile_is_erased_with_both_records(
     done = await erasing.erase(ALICE, **WHY)
     assert (done.keys, done.again) == (1, False)
     assert await erasing.finish() == 0
+    await notary.close()
+    check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+
+
+async def test_a_payload_stays_or_goes_as_its_record_lies_after_or_before_the_erasure(
+    tmp_path, ring
+) -> None:
+    notary = await opened(tmp_path, ring)
+    await fill(notary)
+    erasing = erasing_of(notary, ring)
+    run, under_way = notary._groups.run, []
+
+    async def beside(work):
+        """Everything that the writer does between groups has appends before and after it."""
+        for when in ("before", "after"):
+            number = 10 + len(under_way)
+            event = decision(number, unit_ref=ALICE)
+            body = f"{when} {number}".encode()
+            append = notary.append(event, payloads={"input": body}, subject=ALICE)
+            under_way.append(asyncio.create_task(append))
+            if when == "before":
+                await asyncio.sleep(0)  # so that it is queued first
+                work = asyncio.ensure_future(run(work))
+                await asyncio.sleep(0)
+        return await work
+
+    notary._groups.run = beside
+    leaf = (await erasing.erase(ALICE, **WHY)).leaf
+    notary._groups.run = run
+    receipts = await asyncio.gather(*under_way)
+    later = 0
+    for number, receipt in enumerate(receipts, 10):
+        body = body_of(tmp_path, ring, number)
+        assert (body is not None) == (receipt.index > leaf)
+        later += receipt.index > leaf
+    assert 0 < later < len(receipts)
+    await notary.close()
+    assert not [one for one in verify_problems(tmp_path, ring) if "key" in one]
+
+
+def verify_problems(tmp_path, ring):
+    return [p.message for p in verify_log(tmp_path / "log", ring.verifier_key(ORIGIN)).problems]
+
+
+async def test_where_the_deed_fails_a_payload_that_comes_meanwhile_has_a_key_of_its_own(
+    tmp_path, ring
+) -> None:
+    files = FaultyFiles()
+    notary = await opened(tmp_path, ring, files=files)
+    await fill(notary)
+    erasing, append = erasing_of(notary, ring), notary._log.append
+
+    def then_the_disk_fails(stored):
+        first = append(stored)
+        files.fault = "not-stored"
+        return first
+
+    notary._log.append = then_the_disk_fails
+    with pytest.raises(LogUnavailable):
+        await erasing.erase(ALICE, **WHY)
+    files.fault = None
+    await fill(notary, first=3)
+    assert await erasing.finish() == 2  # the old data key, and that of sealed parts
+    assert body_of(tmp_path, ring, 1) is None
+    assert body_of(tmp_path, ring, 3) == SECRET
+    await fill(notary, first=5)
+    assert [slot.state for slot in slots(tmp_path)] == [DESTROYED, LIVE, LIVE]  # one of each
     await notary.close()
     check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
 

@@ -12,8 +12,8 @@ from audit.complete import check_complete
 from audit.filekinds import misshapen
 from audit.fsck import inspect
 from audit.index import Index
-from audit.log import has_writer
 from audit.verify import verify_log
+from audit.writerlock import has_writer
 from tests.audit.worlds import World, build_world
 
 EVIDENCE = {

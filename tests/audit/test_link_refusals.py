@@ -27,10 +27,10 @@ class Link:
         self.client = NotaryClient(folder / "n.sock", timeout_s=20)
         return self
 
-    async def append(self, data, payloads=None):
+    async def append(self, data, payloads=None, subject=""):
         """The refusal, or None where it was stored."""
         answered = asyncio.get_running_loop().create_future()
-        body = format_append(AppendRequest(None, data, "", payloads or {}))
+        body = format_append(AppendRequest(None, data, subject, payloads or {}))
         told = lambda *answer: answered.set_result(answer)  # noqa: E731
         self.client._send(APPEND, body, told, 20.0)
         answer, error = await answered
@@ -80,6 +80,9 @@ COUNTERS = dict.fromkeys(("seq", "recorded", "refused", "answered", "traced"), 1
         (changed(label_counts=[]), "label_counts"),
         (changed(schema=True), "not the canonical bytes"),
         (changed(time_us="1"), "time_us"),
+        (changed(time_us=-START_US), "time_us is below 0"),
+        (event("gap", instance="a", reason="r", first_seq=1, last_seq=1 << 52), "last_seq"),
+        (event("gap", instance="a", reason="r", first_seq=2, last_seq=1), "last_seq"),
     ],
 )
 async def test_values_of_a_wrong_type_are_refused_by_name(link, data, said):
@@ -168,3 +171,24 @@ async def test_a_payload_beyond_the_limit_is_refused(link, monkeypatch):
     assert isinstance(refused, EntryTooLarge)
     assert await link.append(encode(decision(1)), {"input": bytes(1000)}) is None
     assert link.notary.size == 1
+
+
+@pytest.mark.parametrize(
+    ("payloads", "subject", "said"),
+    [
+        ({f"p{n}": b"" for n in range(17)}, "", "with 17 payloads: at most 16"),
+        ({"": b""}, "", "its name must be"),
+        ({"n" * 65: b""}, "", "its name must be"),
+        ({"../secret": b""}, "", "its name must be"),
+        ({"sëcret": b""}, "", "its name must be"),
+        ({"input": b""}, "secret" * 43, "at most 256 characters"),
+    ],
+)
+async def test_payloads_are_few_and_their_names_are_words(link, payloads, subject, said):
+    refused = await link.append(encode(decision(1)), payloads, subject)
+    assert isinstance(refused, EventInvalid)
+    assert said in str(refused)
+    assert "cret" not in str(refused)
+    assert link.notary.size == 0
+    most = {f"{'n' * 62}{n:02}": b"body" for n in range(16)}
+    assert await link.append(encode(decision(1)), most, "s" * 256) is None

@@ -244,8 +244,8 @@ async def test_payloads_come_back_and_go_with_their_subject(notary, tmp_path, ri
     await notary.append(decision(3), payloads=payloads_for(3))
     reader = LogReader(tmp_path / "log")
     assert reader.payload(ring, decision(1).id, "input") == b"the input of 1"
-    assert await notary.destroy_subject("alice")
-    assert not await notary.destroy_subject("alice")
+    assert await notary.in_writer(lambda log: log.destroy("alice"))
+    assert not await notary.in_writer(lambda log: log.destroy("alice"))
     assert reader.payload(ring, decision(1).id, "input") is None
     assert reader.payload(ring, decision(2).id, "output") == b"the output of 2"
     assert reader.payload(ring, decision(3).id, "output") == b"the output of 3"

@@ -1,5 +1,6 @@
 """The id of a pruned record stays taken: at once, after a restart, and whatever failed between."""
 
+import shutil
 from contextlib import asynccontextmanager
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from audit import pruning
 from audit.complete import check_complete
 from audit.errors import EventConflict, LogUnavailable
+from audit.fsck import inspect
 from audit.idruns import IdRuns
 from audit.notary import Notary
 from audit.reader import LogReader
@@ -124,3 +126,33 @@ async def test_a_crash_after_the_ids_were_written_changes_nothing(
     async with living(tmp_path, ring) as log:
         await check_ids(log, first)
     check(tmp_path, ring)
+
+
+@pytest.mark.parametrize("remembered", [65_536, 64])
+async def test_ids_that_are_lost_after_a_pruning_are_missed_by_fsck_and_at_each_start(
+    tmp_path, ring, remembered, caplog
+) -> None:
+    async with living(tmp_path, ring, remembered) as log:
+        await fill(log)
+        first = (await log.prune()).first_leaf
+    assert "lost" not in caplog.text
+    assert ids_seen(tmp_path, ring) == {}
+    shutil.rmtree(tmp_path / "log" / "ids")
+    said = ids_seen(tmp_path, ring)["ids"]
+    assert (said.level, said.what) == (
+        "damage", f"the ids of the pruned leaves 0 to {first - 1} are not there",
+    )  # fmt: skip
+    assert "before the next start" in said.todo
+    for _ in range(2):
+        caplog.clear()
+        async with living(tmp_path, ring, remembered):
+            assert f"the ids of the pruned leaves 0 to {first - 1} are lost" in caplog.text
+            assert caplog.text.count("are lost") == 1
+        said = ids_seen(tmp_path, ring)
+        assert {path: one.level for path, one in said.items()} == {"ids/lost": "note"}
+    check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+
+
+def ids_seen(tmp_path, ring):
+    found = inspect(tmp_path / "log", ring.verifier_key(ORIGIN)).seen
+    return {one.path: one for one in found if one.path.startswith("ids")}

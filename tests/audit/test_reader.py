@@ -13,7 +13,7 @@ from audit.index import Index
 from audit.notary import Notary
 from audit.reader import LogReader
 from audit.record import ExplanationSkipped, original
-from audit.shapes import mistyped
+from audit.shapes import flaw
 from audit.testing import FaultyFiles
 from tests.audit.anyevents import entries, write_log
 from tests.audit.worlds import (
@@ -60,7 +60,7 @@ def test_a_reader_gives_every_leaf_in_order(world):
 
 def sound(event):
     try:
-        return mistyped(event) is None and mistyped(original(event)) is None
+        return flaw(event) is None and flaw(original(event)) is None
     except DecodeError:
         return False
 

@@ -1,7 +1,13 @@
 """What opening a log believes, cuts and refuses."""
 
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from audit import marker
 from audit.errors import LogDamaged, LogLocked
 from audit.frames import SEGMENT_HEADER_BYTES, Watermark, format_frame
 from audit.marker import MARKER_NAME, format_marker, read_marker
@@ -91,9 +97,9 @@ def test_a_tail_of_garbage_that_nobody_acknowledged_is_cut(tmp_path, ring, tail)
 
 def test_a_whole_group_that_was_not_yet_published_is_kept(tmp_path, ring):
     directory = grow(tmp_path, ring, [1])
-    marker = (directory / MARKER_NAME).read_bytes()
+    before = (directory / MARKER_NAME).read_bytes()
     grow(tmp_path, ring, [2])
-    (directory / MARKER_NAME).write_bytes(marker)
+    (directory / MARKER_NAME).write_bytes(before)
     assert LogReader(directory).size() == 1
     assert reopened(tmp_path, ring).leaves == 2
     assert LogReader(directory).size() == 2
@@ -180,10 +186,59 @@ def test_a_marker_lost_in_a_power_cut_is_made_again(tmp_path, ring, content):
     assert read_marker(directory).leaves == 2
 
 
+def test_opening_removes_its_own_leftovers_and_nothing_else(tmp_path, ring):
+    wal = grow(tmp_path, ring, [1]) / "wal"
+    own = [wal / "00000000000000000001.wal.tmp", wal / "00000000000000000001.carry.tmp"]
+    theirs = [wal / "notes.tmp", wal / "00000000000000000001.tmp", wal / "1.wal.tmp"]
+    for path in own + theirs:
+        path.write_text("half")
+    assert reopened(tmp_path, ring).leaves == 1
+    assert not any(path.exists() for path in own)
+    assert all(path.exists() for path in theirs)
+
+
+_EMPTIED = """
+import os, sys
+from pathlib import Path
+from tests.audit.worlds import open_log, records
+log = open_log(Path(sys.argv[1]))
+log.append(records(1))
+os.truncate(Path(sys.argv[1]) / "log" / "committed", 0)
+log.append(records(2))
+log.close()
+"""
+
+
+def test_a_writer_outlives_a_marker_that_is_emptied_and_makes_it_whole(tmp_path):
+    # In a process of its own: a mapped file that is truncated ends it with SIGBUS.
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(
+        [sys.executable, "-c", _EMPTIED, tmp_path], cwd=root, capture_output=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert read_marker(tmp_path / "log").leaves == 2
+
+
+def test_a_group_is_stored_although_the_marker_cannot_be_written(tmp_path, ring, monkeypatch):
+    log = open_log(tmp_path, ring)
+    log.append(records(1))
+
+    def fails(fd, data, offset):
+        raise OSError(errno.ENOSPC, "injected")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(marker.os, "pwrite", fails)
+        log._wal._marker.write(log.position._replace(leaves=2))
+    assert read_marker(tmp_path / "log").leaves == 1
+    assert log.append(records(2)) == 1
+    assert read_marker(tmp_path / "log").leaves == 2
+    log.close()
+
+
 def test_a_damaged_marker_is_refused(tmp_path, ring):
     directory = grow(tmp_path, ring, [1])
-    marker = read_marker(directory)
-    (directory / MARKER_NAME).write_bytes(format_marker(marker)[:-1] + b"\x00")
+    found = read_marker(directory)
+    (directory / MARKER_NAME).write_bytes(format_marker(found)[:-1] + b"\x00")
     with pytest.raises(LogDamaged, match=MARKER_NAME):
         reopened(tmp_path, ring)
 

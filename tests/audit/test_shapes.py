@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 
 from audit.errors import EventInvalid
-from audit.events import ALL, Counters, Gap, UnknownEvent
+from audit.events import ALL, Counters, Gap, Outcome, UnknownEvent
 from audit.shapes import check_values, mistyped
 from tests.audit.worlds import decision
 
@@ -63,6 +63,11 @@ def test_what_is_inside_of_lists_and_objects_is_looked_at_where_a_type_is_declar
         (decision(-5), "seq is below 1"),
         (made(Gap, first_seq=0), "first_seq is below 1"),
         (made(Gap, last_seq=0), "last_seq is below 1"),
+        (made(Gap, first_seq=3, last_seq=2), "last_seq must follow its first_seq"),
+        (made(Gap, first_seq=1, last_seq=1 << 52), "by less than 1073741824 numbers"),
+        (made(Gap, time_us=-1), "time_us is below 0"),
+        (UnknownEvent(id="a", time_us=-1, body={}), "could not store a record: its time_us"),
+        (made(Outcome, observed_us=-1), "observed_us is below 0"),
         (made(Counters, seq=-1), "seq is below 0"),
         (decision(1, id=""), "id is empty"),
         (UnknownEvent(id="", time_us=1, body={}), "id is empty"),
@@ -78,4 +83,6 @@ def test_a_refusal_names_the_field_and_not_what_it_holds(event, said):
 def test_newer_events_and_the_least_numbers_pass():
     check_values(UnknownEvent(id="a", time_us=1, body={"seq": "any"}))
     check_values(made(Counters, seq=0))
+    check_values(made(Gap, first_seq=5, last_seq=5))
+    check_values(made(Gap, first_seq=1, last_seq=1 << 30))
     check_values(decision(1))

@@ -32,6 +32,8 @@ async def test_a_log_with_mistyped_records_opens_with_a_warning(tmp_path, caplog
     listed = [
         odd("model_registered", 2, model=["secret"], manifest_evaluation={}, **REGISTERED),
         odd("outcome", 3, event_id=[], **OUTCOME),
+        odd("outcome", 7, event_id="e", **OUTCOME | {"observed_us": -1}),
+        odd("gap", 8, instance="a", reason="r", first_seq=1, last_seq=1 << 52),
         (uuid(4), encode(promoted(4, 5))),
         (uuid(5), encode(promoted(5, "income", version="2"))),
         (uuid(6), encode(promoted(6, "\U0001f600"))),
@@ -48,5 +50,5 @@ async def test_a_log_with_mistyped_records_opens_with_a_warning(tmp_path, caplog
         assert ledger.known == {}
     finally:
         await ledger.close()
-    assert "passed over 3 malformed records, the first is leaf 1" in caplog.text
+    assert "passed over 5 malformed records, the first is leaf 1" in caplog.text
     assert "secret" not in caplog.text

@@ -1,6 +1,7 @@
 """Outcomes: one record per event id, whatever fails and whoever leaves."""
 
 import asyncio
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,25 @@ async def test_an_outcome_is_on_disk_when_its_leaf_is_told_whatever_routes_may_p
     found = await Outcomes(notary, keyring).report({"outcomes": [ONE, ONE | {"event_id": "e2"}]})
     assert (found["leaves"], notary.size) == ([0, 1], 2)
     await notary.close()
+
+
+async def test_thousands_in_one_call_leave_others_their_turns(outcomes, notary, monkeypatch):
+    parsed, seen = [], []
+    parse = outcomes._parse
+    monkeypatch.setattr(outcomes, "_parse", lambda *one: parsed.append(1) or parse(*one))
+
+    async def others():
+        while True:
+            seen.append((len(parsed), notary.size))
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(others())
+    listed = [ONE | {"event_id": f"e{n}"} for n in range(2000)]
+    told = await outcomes.report({"outcomes": listed})
+    watching.cancel()
+    assert told == {"recorded": 2000, "repeated": 0, "leaves": list(range(2000))}
+    most = max(max(after[0] - before[0], after[1] - before[1]) for before, after in pairwise(seen))
+    assert most <= 64
 
 
 class Slow(MemoryNotary):
