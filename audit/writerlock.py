@@ -27,7 +27,7 @@ from pathlib import Path
 
 from .errors import LogLocked, LogUnavailable
 from .files import FileLayer
-from .syncer import Done, Syncer
+from .syncer import Done, Syncer, Written
 
 __all__ = ["LOCK_NAME", "OwnFiles", "WriterLock", "has_writer", "take_lock"]
 
@@ -105,9 +105,9 @@ class OwnFiles:
         """See FileLayer."""
         self._files.fdatasync(fd)
 
-    def fdatasync_soon(self, syncer: Syncer, fds: Sequence[int], done: Done) -> None:
+    def fdatasync_soon(self, syncer: Syncer, pieces: Sequence[Written], done: Done) -> None:
         """See FileLayer."""
-        self._files.fdatasync_soon(syncer, fds, done)
+        self._files.fdatasync_soon(syncer, pieces, done)
 
     def truncate(self, fd: int, size: int) -> None:
         """See FileLayer."""

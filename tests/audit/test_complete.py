@@ -89,6 +89,20 @@ def test_all_numbers_between_two_checkpoints_are_accounted_for(tmp_path, ring) -
     assert not found(tmp_path, ring, metrics={NAME: 9}).ok
 
 
+def test_what_no_checkpoint_covers_yet_is_not_called_missing(tmp_path, ring) -> None:
+    log = open_log(tmp_path, ring)
+    log.append([Record(encode(event)) for event in decisions(1, 2, 3)])
+    log.publish()
+    log.append([Record(encode(event)) for event in decisions(4, 5)])
+    whole = found(tmp_path, ring, metrics={NAME: 5})
+    assert whole.ok, whole.text()
+    assert "2 of 5 recorded answers are in the log, and no checkpoint" in whole.text()
+    short = found(tmp_path, ring, metrics={NAME: 6})
+    assert "counts 6 recorded answers, the log has 3" in short.text()
+    assert not short.ok
+    log.close()
+
+
 def test_a_hole_is_named_and_one_of_before_is_not_blamed_on_later(tmp_path, ring) -> None:
     _, middle, _ = logged(tmp_path, ring, decisions(1, 3), decisions(4, 5), decisions(6, 9))
     whole = found(tmp_path, ring)
