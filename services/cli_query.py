@@ -21,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from audit.boundary import pruned_words
 from audit.errors import NotFound
 from audit.index import Criteria, Index, read_leaves
 from audit.reader import LogReader
@@ -114,8 +115,13 @@ def find(
         for_programs()
         for leaf, body in found:
             sys.stdout.write(orjson.dumps({"leaf": leaf, **body}).decode() + "\n")
-        return
-    _print_found(found, limit)
+    else:
+        _print_found(found, limit)
+    # Of a pruned decision what speaks of it may be left.
+    missing = decision not in {body["id"] for _, body in found} if decision else not found
+    words = pruned_words(reader.directory) if missing else ""
+    if words:
+        typer.echo(f"note: not everything was found{words}", err=True)
 
 
 def parquet(

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from audit.errors import EventInvalid, LogUnavailable
+from audit.errors import EventInvalid, LogUnavailable, NotPrunable
 from audit.keys import Keyring
 from audit.log import take_lock
 from audit.notary import Notary
@@ -17,6 +17,7 @@ from services import cli_erase, cli_override, cli_prune, cli_rotate, writing
 from services.settings import Settings
 from services.writing import shell_user, write
 from tests.audit.worlds import decision
+from tests.services.test_accessed import audit
 
 UNIT = "ab" * 16
 _LONG_AGO_US = 1_600_000_000_000_000
@@ -75,6 +76,29 @@ async def test_a_lock_that_is_held_for_a_moment_is_waited_for(home, deed):
     async with asyncio.timeout(30):
         await doing
     assert len(recorded(home, RECORDED[deed])) == before + 1
+
+
+def test_pruning_without_a_retention_says_so_and_changes_nothing(home, monkeypatch):
+    chosen = home.model_copy(update={"retention": ""})
+    monkeypatch.setattr(cli_prune, "settings", lambda: chosen)
+    before = sorted(path.name for path in (home.log_dir / "wal").iterdir())
+    for ask in ({"dry_run": True}, {"reason": "why"}, {"reason": "why", "roll": True}):
+        with pytest.raises(NotPrunable, match=r"no retention is set.*WEIGHBRIDGE_RETENTION"):
+            cli_prune.prune(**ask)
+    assert sorted(path.name for path in (home.log_dir / "wal").iterdir()) == before
+
+
+def test_a_pruned_decision_that_is_not_found_is_said_to_be_pruned_perhaps(home):
+    gone, left = ("find", "--decision", decision(1).id), ("find", "--decision", decision(299).id)
+    assert "were pruned" not in audit(home, *gone).stderr
+    cli_prune.prune(reason="why")
+    for form in ([], ["--json"]):
+        done = audit(home, *gone, *form)
+        assert done.returncode == 0
+        said = " ".join(done.stderr.split())
+        assert "the leaves before 256 were pruned" in said
+        assert "it may have been among them" in said
+        assert "were pruned" not in audit(home, *left, *form).stderr
 
 
 @pytest.mark.parametrize("left", ["nothing", "a stale socket", "a socket that is silent"])
