@@ -133,7 +133,7 @@ class Index:
 
         Args:
             criteria: what they must be about.
-            limit: at most so many; at least 1.
+            limit: at most so many; at least 1. More than SQLite can count is all.
         """
         where, values = _conditions(criteria)
         for _ in range(2):
@@ -194,6 +194,7 @@ class Index:
             f"SELECT leaf FROM leaf WHERE {' AND '.join(where) or '1'} "  # noqa: S608
             "ORDER BY leaf DESC LIMIT ?"
         )
+        limit = min(limit, _MAX_INTEGER - 1)
         for _ in range(_ATTEMPTS):
             size = self.catch_up()
             try:

@@ -164,6 +164,11 @@ class Pruning:
         Raises:
             EventInvalid, NotPrunable, LogUnavailable, LogDamaged: as `prune`.
         """
+        if not self._policy.any:
+            raise NotPrunable(
+                "nothing may be pruned: no retention is set, so everything is kept; set "
+                "WEIGHBRIDGE_RETENTION where the log's writer runs, such as 180d..400d"
+            )
         due_only = asked.get("due_only") is True
         if asked["do"] == "plan":
             return (await self.plan(due_only=due_only)).body()

@@ -96,6 +96,12 @@ class Tables:
                 may raise it, too.
         """
         try:
+            sql.encode()
+        except UnicodeEncodeError as exc:
+            raise QueryInvalid(
+                "could not run the query: it holds bytes that are no text in UTF-8; write it again"
+            ) from exc
+        try:
             statements = self._db.extract_statements(sql)
             if len(statements) != 1 or statements[0].type not in _TAKEN:
                 raise QueryInvalid("could not run the query: write one SELECT statement")
@@ -113,9 +119,20 @@ class Tables:
 def _rows(reader: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
     try:
         for batch in reader:
-            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            yield from zip(*map(_values, batch.columns), strict=True)
     except (duckdb.Error, pa.ArrowException, OSError) as exc:
         raise _refused(exc) from exc
+
+
+def _values(column: Any) -> list[Any]:
+    try:
+        found: list[Any] = column.to_pylist()
+    except OverflowError as exc:  # Python's calendar has the years 1 to 9999
+        raise QueryInvalid(
+            "could not answer the query: it gives a moment before year 1 or after year 9999; have "
+            "it written as text, CAST(… AS VARCHAR)"
+        ) from exc
+    return found
 
 
 def _refused(error: Exception) -> QueryInvalid:

@@ -22,7 +22,6 @@ import httpx
 from audit.keys import Keyring
 from audit.reader import LogReader
 from audit.record import Decision
-from audit.seals import Seals
 from services.models import open_fleet
 from services.replaying import Replayer
 from services.settings import Settings
@@ -79,7 +78,7 @@ def _replay(home: Path) -> Counter[str]:
         chosen = Settings()
         keyring = Keyring.load(chosen.keys_dir, signing=False)
         reader = LogReader(chosen.log_dir)
-        replayer = Replayer(reader, keyring, Seals(chosen.log_dir, keyring), open_fleet(chosen))
+        replayer = Replayer(reader, keyring, open_fleet(chosen))
     events = [entry.event for entry in reader.entries()]
     made = [replayer.replay(event) for event in events if isinstance(event, Decision)]
     return Counter(one.outcome for one in made)

@@ -2,8 +2,7 @@
 
 Rules:
 1. On the live log, what cannot be recorded is not read: a refusal says why and how a copy is read.
-2. While a gateway runs, its notary records, through its socket. While none does, the command is
-   the log's writer for that moment.
+2. A gateway that runs records it, through its socket; else the command does (writing.py).
 3. On a copy nothing can be recorded, and one line on standard error says so.
 Boundary: records only; who may read files is the file system's matter.
 """
@@ -11,15 +10,12 @@ Boundary: records only; who may read files is the file system's matter.
 from __future__ import annotations
 
 import asyncio
-import getpass
-import os
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from audit.errors import AuditError, LogLocked, LogUnavailable
+from audit.errors import AuditError
 from audit.events import Access
 from audit.log import Log, Record
 from audit.record import encode, new_id, now_us
@@ -28,11 +24,10 @@ from audit.writerlock import has_writer
 
 from .masterkey import load_keyring
 from .settings import Settings
+from .writing import shell_user, write
 
 __all__ = ["Actor", "NotRecorded", "Reason", "record_access"]
 
-_WITHIN_S = 10.0
-_AGAIN_S = 0.05
 _ONE_TRY_S = 3.0
 _MAX_NAME = 200
 _MAX_TEXT = 4000
@@ -83,7 +78,7 @@ def record_access(
     event = Access(
         id=new_id(),
         time_us=now_us(),
-        actor=_text(actor or _user(), _MAX_NAME),
+        actor=_text(actor or shell_user(), _MAX_NAME),
         action=action,
         target=None if target is None else _text(target, _MAX_TEXT),
         reason=_text(reason or "not given", _MAX_TEXT),
@@ -103,60 +98,19 @@ def _is_live(settings: Settings, directory: Path) -> bool:
 
 
 def _store(settings: Settings, directory: Path, event: Access) -> None:
-    """Through the socket, or under the lock, whichever can be had first."""
-    until = time.monotonic() + _WITHIN_S
-    while True:
+    async def here() -> None:
+        log = Log.open(directory, load_keyring(settings), origin=settings.origin)
         try:
-            _store_locked(settings, directory, event)
-        except LogLocked:
-            # A gateway, one that starts or ends, or another command in its moment.
-            refusal = _store_remotely(settings, event)
-            if refusal is None:
-                return
-            if time.monotonic() > until:
-                raise refusal from None
-            time.sleep(_AGAIN_S)
-        else:
-            return
-
-
-def _store_locked(settings: Settings, directory: Path, event: Access) -> None:
-    if has_writer(directory):
-        raise LogLocked(f"another process writes {directory}")
-    keyring = load_keyring(settings)
-    log = Log.open(directory, keyring, origin=settings.origin)
-    try:
-        log.append([Record(encode(event))])
-        log.publish()
-    finally:
-        log.close()
-
-
-def _store_remotely(settings: Settings, event: Access) -> LogUnavailable | None:
-    """Ask the notary of the running gateway; why it did not, or None when it did."""
-    path = settings.run_dir / "notary.sock"
-    if not path.exists():
-        return LogUnavailable(f"another process holds the log and offers no socket at {path}")
-
-    async def append() -> None:
-        client = NotaryClient(path, timeout_s=_ONE_TRY_S)
-        try:
-            await client.append(event, durability="strict")
+            log.append([Record(encode(event))])
+            log.publish()
         finally:
-            await client.close()
+            log.close()
 
-    try:
-        asyncio.run(append())
-    except LogUnavailable as refusal:
-        return refusal
-    return None
+    async def there(client: NotaryClient) -> None:
+        await client.append(event, durability="strict")
 
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
+    # Its id is known by then, so sending it again does not store it twice.
+    asyncio.run(write(settings, here=here, there=there, answer_s=_ONE_TRY_S, again=True))
 
 
 def _text(text: str, limit: int) -> str:

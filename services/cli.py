@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,15 +24,18 @@ from runners.errors import RunnerError
 from .accessed import Actor, Reason, record_access
 from .cli_apikey import apikey
 from .cli_audit import audit
+from .cli_edge import drop_output, prepare_output, said_of
 from .cli_notary import run_explainer, run_notary
 from .cli_register import register_model
 from .cli_witness import run_witness
+from .faults import BadRequest
 from .masterkey import load_or_create_keyring
 from .models import open_registry, registry_signer
 from .settings import settings
 
 __all__ = ["app", "main"]
 
+_REFUSALS = (AuditError, RunnerError, DefinitionError, BadRequest, OSError, ValueError)
 _FIGURES = ("accuracy", "auc", "macro_f1", "rmse")
 
 app = typer.Typer(
@@ -174,9 +178,18 @@ def bento() -> None:
 
 
 def main(*args: Any, **options: Any) -> None:
-    """Run a command; refusals are one sentence and exit status 1."""
+    """Run a command; refusals are one sentence and exit status 1 (cli_edge.py)."""
+    prepare_output()
     try:
-        app(*args, **options)
-    except (AuditError, RunnerError, DefinitionError, OSError, ValueError) as exc:
-        errors.print(f"weighbridge: {exc}", style="red", soft_wrap=True, markup=False)
+        try:
+            app(*args, **options)
+        finally:
+            sys.stdout.flush()  # here, where a full disk can still be said
+    except BrokenPipeError as exc:
+        drop_output()
+        raise SystemExit(1) from exc
+    except _REFUSALS as exc:
+        if isinstance(exc, OSError):
+            drop_output()
+        errors.print(f"weighbridge: {said_of(exc)}", style="red", soft_wrap=True, markup=False)
         raise SystemExit(1) from exc

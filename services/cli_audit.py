@@ -29,6 +29,7 @@ from audit.writerlock import has_writer
 
 from .accessed import Actor, Reason, record_access
 from .cli_complete import findings_body, print_json, read_metrics
+from .cli_edge import read_text
 from .cli_erase import erase, hold, release
 from .cli_export import export
 from .cli_fsck import fsck
@@ -122,7 +123,7 @@ def check(
     public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")],
 ) -> None:
     """Check that a record is in the log, from a proof and the public key alone."""
-    found = verify_proof(proof.read_text(encoding="utf-8"), record.read_bytes(), public_key)
+    found = verify_proof(read_text(proof), record.read_bytes(), public_key)
     console.print(
         f"the record is leaf {found.index} of {found.checkpoint.origin}, under a signed checkpoint "
         f"of {found.checkpoint.size} leaves",
@@ -163,7 +164,7 @@ def verify(
         counted = check_complete(
             reader.directory,
             VerifierKey.parse(trusted),
-            since=since.read_text(encoding="utf-8") if since else None,
+            since=read_text(since) if since else None,
             metrics=read_metrics(metrics),
             in_flight_s=in_flight_s,
             witnesses=witnesses,
@@ -181,7 +182,7 @@ def verify(
     found = verify_log(
         reader.directory,
         trusted,
-        earlier_checkpoint=earlier.read_text(encoding="utf-8") if earlier else None,
+        earlier_checkpoint=read_text(earlier) if earlier else None,
         in_flight_s=in_flight_s,
         witnesses=witnesses,
     )

@@ -16,6 +16,8 @@ import orjson
 
 from audit.findings import Findings
 
+from .cli_edge import read_text
+
 __all__ = ["findings_body", "print_json", "read_metrics"]
 
 _RECORDS: Final = re.compile(
@@ -31,7 +33,7 @@ def read_metrics(path: Path | None) -> dict[str, int]:
     """
     if path is None:
         return {}
-    found = _RECORDS.findall(path.read_text(encoding="utf-8"))
+    found = _RECORDS.findall(read_text(path))
     if not found:
         raise ValueError(f"could not read {path}: it has no weighbridge_records_total")
     counts: dict[str, int] = {}

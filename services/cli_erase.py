@@ -1,13 +1,12 @@
 """`weighbridge audit erase`, `hold`, `release`: one subject's data, with a gateway running or none.
 
-Rule: where a gateway holds the log it is asked over the notary's socket, which is private to its
-user; else this command is the log's writer for as long as it runs. Both record the same.
+Rule: a gateway that holds the log is asked over its socket; else this command is the log's writer
+for as long as it runs (writing.py). Both record the same.
 """
 
 from __future__ import annotations
 
 import asyncio
-import getpass
 import re
 from typing import Annotated, Any
 
@@ -24,10 +23,12 @@ from audit.writerlock import has_writer
 from .erasures import LocalSubjects
 from .masterkey import load_keyring
 from .settings import Settings, settings
+from .writing import shell_user, write
 
 __all__ = ["erase", "hold", "release"]
 
 console = Console()
+_ANSWER_S = 120.0
 
 Subject = Annotated[str, typer.Option("--subject", help="the unit, as callers name it")]
 UnitRef = Annotated[str, typer.Option("--unit-ref", help="or as records name it, 32 hex digits")]
@@ -79,22 +80,25 @@ def _unit_ref(chosen: Settings, subject: str, unit_ref: str) -> str:
 async def _manage(
     chosen: Settings, do: str, unit_ref: str, actor: str, reason: str
 ) -> dict[str, Any]:
-    actor = actor or getpass.getuser()
-    if has_writer(chosen.log_dir):
-        client = NotaryClient(chosen.run_dir / "notary.sock", timeout_s=120)
+    actor = actor or shell_user()
+
+    async def there(client: NotaryClient) -> dict[str, Any]:
+        return await client.manage(do, unit_ref, actor=actor, reason=reason)
+
+    async def here() -> dict[str, Any]:
+        keyring = load_keyring(chosen)
+        notary = await Notary.open(chosen.log_dir, keyring, origin=chosen.origin)
         try:
-            return await client.manage(do, unit_ref, actor=actor, reason=reason)
+            erasing = Erasing(notary, Seals(chosen.log_dir, keyring, create=True))
+            await erasing.finish()
+            reports = chosen.home / "reports"
+            subjects = LocalSubjects(erasing, log=chosen.log_dir, reports=reports)
+            if do == "erase":
+                return await subjects.erase(unit_ref, actor=actor, reason=reason)
+            free = do == "release"
+            leaf = await subjects.hold(unit_ref, actor=actor, reason=reason, release=free)
+            return {"leaf": leaf}
         finally:
-            await client.close()
-    keyring = load_keyring(chosen)
-    notary = await Notary.open(chosen.log_dir, keyring, origin=chosen.origin)
-    try:
-        erasing = Erasing(notary, Seals(chosen.log_dir, keyring, create=True))
-        await erasing.finish()
-        subjects = LocalSubjects(erasing, log=chosen.log_dir, reports=chosen.home / "reports")
-        if do == "erase":
-            return await subjects.erase(unit_ref, actor=actor, reason=reason)
-        leaf = await subjects.hold(unit_ref, actor=actor, reason=reason, release=do == "release")
-        return {"leaf": leaf}
-    finally:
-        await notary.close()
+            await notary.close()
+
+    return await write(chosen, here=here, there=there, answer_s=_ANSWER_S)

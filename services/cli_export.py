@@ -26,6 +26,7 @@ from audit.rotation import chain_of
 from audit.writerlock import has_writer
 
 from .accessed import Actor, Reason, record_access
+from .cli_edge import read_text
 from .faults import BadRequest
 from .masterkey import load_keyring
 from .moments import moment_us
@@ -72,7 +73,7 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
             *(found.key for found in parse_witnesses(chosen.witnesses)),
             *map(CosignerKey.parse, witness or ()),
         ],
-        since=None if earlier is None else earlier.read_text(encoding="utf-8"),
+        since=None if earlier is None else read_text(earlier),
     )
     target = f"{since or 'the beginning'} to {until or 'now'}"
     record_access(
@@ -81,6 +82,8 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
     leaves = _settled(reader, wanted)
     if out.exists() and not out.is_file():
         raise BadRequest(f"could not write {out}: it is no file; give --out FILE")
+    if not out.parent.is_dir():
+        raise BadRequest(f"could not write {out}: {out.parent} is no folder; make it first")
     # A name of its own: two exports at once would write into one another's.
     number, name = tempfile.mkstemp(dir=out.parent, prefix=f"{out.name}.")
     unfinished = Path(name)

@@ -1,13 +1,12 @@
 """`weighbridge audit override`: a person replaces a model's answer, with a gateway running or none.
 
 Rule: as `audit erase`: the process that holds the log is asked over its socket; else this command
-is the log's writer for as long as it runs. Both record the same.
+is the log's writer for as long as it runs (writing.py). Both record the same.
 """
 
 from __future__ import annotations
 
 import asyncio
-import getpass
 from typing import Annotated, Any
 
 import typer
@@ -21,10 +20,12 @@ from audit.writerlock import has_writer
 from .masterkey import load_keyring
 from .overrides import LocalReviews
 from .settings import Settings, settings
+from .writing import shell_user, write
 
 __all__ = ["override"]
 
 console = Console()
+_ANSWER_S = 120.0
 
 
 def override(
@@ -37,7 +38,7 @@ def override(
     chosen = settings()
     if not chosen.log_dir.is_dir():
         raise NotFound(f"there is no log in {chosen.log_dir}")
-    asked = {"label": label, "actor": actor or getpass.getuser(), "reason": reason}
+    asked = {"label": label, "actor": actor or shell_user(), "reason": reason}
     found = asyncio.run(_override(chosen, decision, asked))
     console.print(
         f"recorded as {found['leaf']}: {found['label_before']} is now {found['label_after']}",
@@ -47,23 +48,15 @@ def override(
     )
 
 
-async def _override(chosen: Settings, decision: str, asked: dict[str, str]) -> dict[str, Any]:
-    if has_writer(chosen.log_dir):
-        client = NotaryClient(chosen.run_dir / "notary.sock", timeout_s=120)
+async def _override(chosen: Settings, decision: str, asked: dict[str, Any]) -> dict[str, Any]:
+    async def there(client: NotaryClient) -> dict[str, Any]:
+        return await client.ask("override", decision=decision, **asked)
+
+    async def here() -> dict[str, Any]:
+        notary = await Notary.open(chosen.log_dir, load_keyring(chosen), origin=chosen.origin)
         try:
-            return await client.ask(
-                "override",
-                decision=decision,
-                label=asked["label"],
-                actor=asked["actor"],
-                reason=asked["reason"],
-            )
+            return await LocalReviews(notary, chosen.log_dir).override(decision, **asked)
         finally:
-            await client.close()
-    notary = await Notary.open(chosen.log_dir, load_keyring(chosen), origin=chosen.origin)
-    try:
-        return await LocalReviews(notary, chosen.log_dir).override(
-            decision, asked["label"], actor=asked["actor"], reason=asked["reason"]
-        )
-    finally:
-        await notary.close()
+            await notary.close()
+
+    return await write(chosen, here=here, there=there, answer_s=_ANSWER_S)

@@ -1,14 +1,13 @@
 """`weighbridge audit prune`: remove what retention allows, with a gateway running or none.
 
-Rule: where a gateway holds the log it is asked over the notary's socket, and goes by its own
-settings; else this command is the log's writer for as long as it runs, and goes by the same
-settings as a server that were started here. Nothing is removed without a record that says so first.
+Rule: a gateway that holds the log is asked over its socket, and goes by its own settings; else this
+command is the log's writer for as long as it runs (writing.py), and goes by the same settings as a
+server that were started here. Nothing is removed without a record that says so first.
 """
 
 from __future__ import annotations
 
 import asyncio
-import getpass
 import sys
 from typing import Annotated, Any
 
@@ -27,11 +26,12 @@ from audit.writerlock import has_writer
 from .masterkey import load_keyring
 from .retaining import open_pruning
 from .settings import Settings, settings
+from .writing import shell_user, write
 
 __all__ = ["prune"]
 
 console = Console(markup=False, highlight=False)
-_TIMEOUT_S = 600.0
+_ANSWER_S = 600.0
 
 
 def prune(
@@ -61,7 +61,7 @@ def prune(
         "do": "plan" if dry_run else "prune",
         "due_only": due,
         "roll": roll,
-        "actor": actor or getpass.getuser(),
+        "actor": actor or shell_user(),
         "reason": reason,
     }
     found = asyncio.run(_ask(chosen, asked))
@@ -78,22 +78,22 @@ def prune(
 
 
 async def _ask(chosen: Settings, asked: dict[str, Any]) -> dict[str, Any]:
-    if has_writer(chosen.log_dir):
-        client = NotaryClient(chosen.run_dir / "notary.sock", timeout_s=_TIMEOUT_S)
+    async def there(client: NotaryClient) -> dict[str, Any]:
+        return await client.ask(**asked)
+
+    async def here() -> dict[str, Any]:
+        keyring = load_keyring(chosen)
+        notary = await Notary.open(chosen.log_dir, keyring, origin=chosen.origin)
         try:
-            return await client.ask(**asked)
+            erasing = Erasing(notary, Seals(chosen.log_dir, keyring, create=True))
+            await erasing.finish()
+            pruning = open_pruning(notary, erasing, chosen, keyring)
+            await pruning.finish()
+            return dict(await pruning.answer(asked))
         finally:
-            await client.close()
-    keyring = load_keyring(chosen)
-    notary = await Notary.open(chosen.log_dir, keyring, origin=chosen.origin)
-    try:
-        erasing = Erasing(notary, Seals(chosen.log_dir, keyring, create=True))
-        await erasing.finish()
-        pruning = open_pruning(notary, erasing, chosen, keyring)
-        await pruning.finish()
-        return dict(await pruning.answer(asked))
-    finally:
-        await notary.close()
+            await notary.close()
+
+    return await write(chosen, here=here, there=there, answer_s=_ANSWER_S)
 
 
 def _show(plan: dict[str, Any]) -> None:

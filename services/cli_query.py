@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import importlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,12 +21,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from audit.boundary import pruned_words
 from audit.errors import NotFound
 from audit.index import Criteria, Index, read_leaves
 from audit.reader import LogReader
 from audit.record import as_mapping, decode
 
 from .accessed import Actor, Reason, record_access
+from .cli_edge import for_programs, printable
 from .masterkey import load_keyring
 from .moments import moment_text, moment_us
 from .settings import settings
@@ -33,6 +36,7 @@ from .settings import settings
 __all__ = ["Log", "add_queries", "open_reader", "print_table", "shown"]
 
 console = Console(markup=False, highlight=False)
+_TABLE_ROWS = 1000
 
 Log = Annotated[Path | None, typer.Option("--log", help="the log's folder")]
 Since = Annotated[str, typer.Option("--from", help="first moment, ISO 8601, UTC")]
@@ -108,10 +112,16 @@ def find(
     )
     found = [(leaf, as_mapping(decode(data))) for leaf, data in read_leaves(reader, leaves)]
     if as_json:
+        for_programs()
         for leaf, body in found:
             sys.stdout.write(orjson.dumps({"leaf": leaf, **body}).decode() + "\n")
-        return
-    _print_found(found, limit)
+    else:
+        _print_found(found, limit)
+    # Of a pruned decision what speaks of it may be left.
+    missing = decision not in {body["id"] for _, body in found} if decision else not found
+    words = pruned_words(reader.directory) if missing else ""
+    if words:
+        typer.echo(f"note: not everything was found{words}", err=True)
 
 
 def parquet(
@@ -190,6 +200,8 @@ def query(
     destination = columnar.Destination(where) if where else None
     with engine.Tables(reader, destination) as tables:
         found = tables.ask(sql)
+        if as_csv or as_json:
+            for_programs()
         if as_csv:
             lines = csv.writer(sys.stdout, lineterminator="\n")
             lines.writerow(found.columns)
@@ -197,10 +209,19 @@ def query(
         elif as_json:
             _print_json(found.columns, found.rows)
         else:
-            table = Table(*map(shown, found.columns), box=None)
-            for row in found.rows:
-                table.add_row(*map(shown, row))
-            print_table(table)
+            _print_rows(found.columns, found.rows)
+
+
+def _print_rows(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    """Tables of so many rows that memory is bounded; the usual answer is one."""
+    part = list(islice(rows, _TABLE_ROWS))
+    while True:
+        table = Table(*map(shown, columns), box=None)
+        for row in part:
+            table.add_row(*map(shown, row))
+        print_table(table)
+        if not (part := list(islice(rows, _TABLE_ROWS))):
+            return
 
 
 def _print_json(columns: list[str], rows: Iterable[tuple[Any, ...]]) -> None:
@@ -249,7 +270,7 @@ def _print_found(found: list[tuple[int, Mapping[str, Any]]], limit: int) -> None
 def shown(value: object) -> str:
     """A value as a table cell: nothing for None, no control characters."""
     text = "" if value is None else str(value)
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return printable(text)
 
 
 def print_table(table: Table) -> None:

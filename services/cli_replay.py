@@ -1,7 +1,8 @@
 """`weighbridge audit replay`: make decisions again with the exact artefact, and compare.
 
 Rule: reads the log, the payloads and the registry, and puts that on record first. It exits with 1
-when an answer differs or a payload was changed, and when nothing could be replayed.
+when an answer differs, a payload was changed or what is needed is damaged, and when nothing could
+be replayed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from audit.errors import NotFound
 from audit.index import Index
 from audit.reader import LogReader
 from audit.record import Decision
-from audit.seals import Seals
 
 from .accessed import Actor, Reason, record_access
 from .masterkey import load_keyring
@@ -31,7 +31,7 @@ from .settings import Settings, settings
 
 __all__ = ["replay"]
 
-console = Console()
+console = Console(markup=False, highlight=False)
 _HOW = (
     "each request was inferred alone, all its rows together, and compared bit by bit, or within "
     "the tolerance that the artefact's manifest states for the device"
@@ -67,7 +67,7 @@ def replay(
         events = [_named(chosen, reader, decision)]
     else:
         events = _drawn(reader, sample, model, since, until)
-    replayer = Replayer(reader, keyring, Seals(chosen.log_dir, keyring), open_fleet(chosen))
+    replayer = Replayer(reader, keyring, open_fleet(chosen))
     found = [replayer.replay(event) for event in events]
     counts = Counter(one.outcome for one in found)
     if as_json:

@@ -1,14 +1,14 @@
 """`weighbridge audit rotate-key`: a new key signs the log from now on; old public keys stay good.
 
-Rule: where a process holds the log it is asked over its Unix socket, which is private to its user
-(other machines cannot ask for this); else this command is the log's writer for as long as it runs.
+Rule: a process that holds the log is asked over its Unix socket, which is private to its user
+(other machines cannot ask for this); else this command is the log's writer for as long as it runs
+(writing.py).
 Read next: audit/rotating.py (the steps), docs/adr/0017-key-rotation.md.
 """
 
 from __future__ import annotations
 
 import asyncio
-import getpass
 from typing import Annotated, Any
 
 import typer
@@ -22,11 +22,12 @@ from audit.writerlock import has_writer
 
 from .masterkey import load_keyring
 from .settings import Settings, settings
+from .writing import shell_user, write
 
 __all__ = ["rotate_key"]
 
 console = Console()
-_DEED_S = 120.0
+_ANSWER_S = 120.0
 
 
 def rotate_key(
@@ -37,7 +38,7 @@ def rotate_key(
     chosen = settings()
     if not chosen.log_dir.is_dir():
         raise NotFound(f"there is no log in {chosen.log_dir}")
-    found = asyncio.run(_rotate(chosen, actor or getpass.getuser(), reason))
+    found = asyncio.run(_rotate(chosen, actor or shell_user(), reason))
     said = [
         f"rotated, recorded as {found['leaf']}",
         f"old key {found['old_key']}",
@@ -49,15 +50,15 @@ def rotate_key(
 
 
 async def _rotate(chosen: Settings, actor: str, reason: str) -> dict[str, Any]:
-    if has_writer(chosen.log_dir):
-        client = NotaryClient(chosen.run_dir / "notary.sock", timeout_s=_DEED_S)
+    async def there(client: NotaryClient) -> dict[str, Any]:
+        return await client.ask("rotate_key", actor=actor, reason=reason)
+
+    async def here() -> dict[str, Any]:
+        notary = await Notary.open(chosen.log_dir, load_keyring(chosen), origin=chosen.origin)
         try:
-            return await client.ask("rotate_key", actor=actor, reason=reason)
+            done = await Rotating(notary, chosen.keys_dir).rotate(actor=actor, reason=reason)
+            return done._asdict()
         finally:
-            await client.close()
-    notary = await Notary.open(chosen.log_dir, load_keyring(chosen), origin=chosen.origin)
-    try:
-        done = await Rotating(notary, chosen.keys_dir).rotate(actor=actor, reason=reason)
-        return done._asdict()
-    finally:
-        await notary.close()
+            await notary.close()
+
+    return await write(chosen, here=here, there=there, answer_s=_ANSWER_S)

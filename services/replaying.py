@@ -6,20 +6,23 @@ Rule 2: the kept input and output are first checked against the record's commitm
 was changed cannot pass for a model that did.
 Rule 3: the request is inferred alone, as it came, all its rows together. It may have shared a batch
 with others when it was answered; where that changes bits, the manifest's tolerance is the measure.
+Rule 4: files that are damaged or missing are the fate of the decisions that need them, not of the
+others: each is told with its reason.
 Boundary: opens files and models; no command line. The registry and the log are only read.
 """
 
 from __future__ import annotations
 
 import hmac
+from functools import cached_property
 from typing import Literal, NamedTuple
 
-from audit.errors import PayloadDamaged
+from audit.errors import LogDamaged, PayloadDamaged
 from audit.keys import Keyring
 from audit.reader import LogReader
 from audit.record import Decision
 from audit.replay import Verdict, compare
-from audit.seals import Seals
+from audit.seals import Seals, roots_path
 from runners.errors import RunnerError
 from runners.fleet import Fleet
 from runners.manifest import Manifest
@@ -31,6 +34,7 @@ __all__ = ["Replayed", "Replayer"]
 Outcome = (
     Verdict
     | Literal["payload changed", "nothing kept", "artefact missing", "not reproducible", "failed"]
+    | Literal["not replayable"]
 )
 _REPLAYED = ("equal", "within tolerance", "differs")
 
@@ -63,34 +67,48 @@ class Replayed(NamedTuple):
 
     @property
     def wrong(self) -> bool:
-        """Whether evidence and model disagree."""
-        return self.outcome in ("differs", "payload changed")
+        """Whether evidence and model disagree, or evidence is damaged or missing."""
+        return self.outcome in ("differs", "payload changed", "not replayable")
 
 
 class Replayer:
     """Makes decisions of one log again."""
 
-    def __init__(self, reader: LogReader, keyring: Keyring, seals: Seals, fleet: Fleet) -> None:
+    def __init__(self, reader: LogReader, keyring: Keyring, fleet: Fleet) -> None:
         """`fleet` is empty; it brings the registry and knows how to open a model."""
         self._reader = reader
         self._keyring = keyring
-        self._seals = seals
         self._fleet = fleet
         self._models: dict[str, tuple[Manifest, Model] | None] = {}
 
     def replay(self, event: Decision) -> Replayed:
-        """Make one decision again.
+        """Make one decision again, or say why that cannot be done."""
+        try:
+            return self._replay(event)
+        except PayloadDamaged:
+            return _told(event, "payload changed", "what was kept does not decrypt")
+        except LogDamaged as exc:
+            roots = roots_path(self._reader.directory)
+            why = str(exc)
+            if not roots.exists():
+                why = f"{roots}, the keys of the sealed parts, is missing: restore the backup"
+            return _told(event, "not replayable", why)
 
-        Raises:
-            LogDamaged: the log's files are damaged.
-        """
+    @cached_property
+    def _seals(self) -> Seals:
+        return Seals(self._reader.directory, self._keyring)
+
+    def _replay(self, event: Decision) -> Replayed:
         kept_in = self._reader.payload(self._keyring, event.id, "input")
         kept_out = self._reader.payload(self._keyring, event.id, "output")
         if kept_in is None or kept_out is None:
             return _told(event, "nothing kept", "not kept, or the subject was erased")
         if not self._committed(event, kept_in, kept_out):
             return _told(event, "payload changed", "they are not what the record commits to")
-        held = self._held(event)
+        try:
+            held = self._held(event)
+        except RunnerError as exc:
+            return _told(event, "failed", f"the artefact does not open: {type(exc).__name__}")
         if held is None:
             return _told(event, "artefact missing", f"the registry has no artefact {event.digest}")
         manifest, model = held

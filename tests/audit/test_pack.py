@@ -4,6 +4,7 @@ import ast
 import asyncio
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -36,6 +37,7 @@ from tests.audit.worlds import (
     make_keyring,
     uuid,
 )
+from weighbridge_verify.__main__ import main
 from weighbridge_verify.tree import Tree
 
 WITNESS = Cosigner("example.org/w", bytes(32))
@@ -325,6 +327,38 @@ def test_it_runs_as_a_program_and_answers_with_its_status(world, tmp_path):
     assert run(path, "--key", "nonsense").returncode == 2
     other = Keyring(bytes(32), bytes(32), bytes(32)).verifier_key(ORIGIN)
     assert run(path, "--key", str(other)).returncode == 1
+
+
+def test_it_says_in_a_line_what_it_cannot_print_and_ends_quietly_at_a_closed_pipe(world, tmp_path):
+    path, strange = tmp_path / "pack.zip", tmp_path / os.fsdecode(b"\xff \xe4\xb8\xad")
+    path.write_bytes(export(world, 1, 9))
+    words = [sys.executable, "-m", "weighbridge_verify", path, "--key", str(world.key)]
+    folder = Path(weighbridge_verify.__file__).parents[1]
+
+    def said(output):
+        done = subprocess.run(words, cwd=folder, stdout=output, stderr=subprocess.PIPE, check=False)
+        return done.returncode, done.stderr.decode()
+
+    with Path("/dev/full").open("wb") as full:
+        status, words_of_it = said(full)
+    assert status == 2
+    assert words_of_it.startswith("could not write what was found: No space left")
+    assert len(words_of_it.splitlines()) == 1
+    reads, writes = os.pipe()
+    os.close(reads)
+    assert said(writes) == (0, "")  # the verdict stands
+    os.close(writes)
+    ascii_only = run(strange, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (ascii_only.returncode, ascii_only.stderr) == (2, "")
+    assert "\\udcff \\u4e2d: it is not a file" in ascii_only.stdout
+
+
+@pytest.mark.parametrize("quorum", ["0", "-1"])
+def test_a_quorum_of_nobody_is_refused_in_words(quorum, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["pack.zip", "--quorum", quorum])
+    assert ended.value.code == 2
+    assert "--quorum must be 1 or more" in capsys.readouterr().err
 
 
 def test_the_manifest_names_every_file(world):

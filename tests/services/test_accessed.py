@@ -112,7 +112,7 @@ async def test_what_cannot_be_recorded_is_not_read(home, monkeypatch):
     notary = await Notary.open(
         home.log_dir, Keyring.load(home.keys_dir), origin=home.origin
     )  # and no socket
-    monkeypatch.setattr("services.accessed._WITHIN_S", 0.2)
+    monkeypatch.setattr("services.writing._WITHIN_S", 0.2)
     with pytest.raises(NotRecorded, match="offers no socket"):
         await asyncio.to_thread(record_access, home, home.log_dir, action="show", target="x")
     await notary.close()

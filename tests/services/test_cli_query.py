@@ -9,6 +9,7 @@ import pytest
 from audit.keys import Keyring
 from audit.notary import Notary
 from audit.reader import LogReader
+from services import cli_query
 from services.settings import Settings
 from tests.audit.worlds import decision
 from tests.services.test_accessed import accesses, audit
@@ -88,6 +89,38 @@ def test_what_is_wrong_is_said_in_one_sentence(home):
     assert "AS" in refused(home, "query", "select 1 a, 2 a", "--json")
     assert "Protocol not known" in refused(home, "parquet", "--to", "nosuch://x")
     assert "export to it first" in refused(home, "parquet", "--check", "--to", str(home.home / "x"))
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+@pytest.mark.parametrize("moment", ["timestamp 'infinity'", "[date '20000-01-01']"])
+def test_a_moment_that_no_calendar_has_is_refused_in_words(home, moment, form):
+    assert "before year 1 or after year 9999" in refused(home, "query", f"select {moment}", form)
+
+
+def test_words_that_are_no_text_and_numbers_that_are_too_large_are_no_fault(home):
+    assert "bytes that are no text" in refused(home, "query", "select '\udcff'")
+    assert "bytes that are no text" in refused(home, "show", "a\udcff")
+    assert len(ok(home, "find", "--json", "--limit", "9" * 30).splitlines()) == 10
+
+
+def test_a_long_answer_is_printed_table_by_table(monkeypatch):
+    taken, printed = [], []
+
+    def rows(count):
+        for number in range(count):
+            taken.append(number)
+            yield (number,)
+
+    monkeypatch.setattr(cli_query, "_TABLE_ROWS", 3)
+    monkeypatch.setattr(
+        cli_query, "print_table", lambda table: printed.append((table.row_count, len(taken)))
+    )
+    for count, expected in ((0, [0]), (2, [2]), (6, [3, 3]), (7, [3, 3, 1])):
+        taken.clear()
+        printed.clear()
+        cli_query._print_rows(["n"], rows(count))
+        assert [size for size, _ in printed] == expected
+        assert all(held <= 3 * place for place, (_, held) in enumerate(printed, 1))
 
 
 def test_a_reviewer_exports_and_asks_a_copy(home, tmp_path):

@@ -26,8 +26,7 @@ class Check:
     def __init__(
         self, pack: Pack, keys: list[Key], mine: list[Key], kept: Mapping[str, bytes], quorum: int
     ) -> None:
-        self.lines: list[str] = []
-        self.problems, self._pack, self._keys = 0, pack, keys
+        self.lines, self.problems, self._pack, self._keys = list[str](), 0, pack, keys
         with suppress(Unreadable):
             with self._step("1 the archive is whole, each file is what the manifest names"):
                 pack.check()
@@ -82,12 +81,11 @@ class Check:
         for note in sorted((Signed.parse(self._pack[name]) for name in names), key=lambda n: n[1]):
             mark, _, *said = *note.text.split("\n")[3].split(" "), "", ""
             old, new = (Key.parse(text, LOG) for text in said[:2])
-            last, start, _ = spans.pop() if spans else (old, 0, 0)
-            signed = None not in (note.by(old), note.by(new)) and start <= note.size
-            signed = signed and mark == "weighbridge-key-rotation/1"
-            if not signed or last != old or {old.name, new.name} != {note.origin}:
+            last, at, _ = spans.pop() if spans else (old, 0, 0)
+            good = mark == "weighbridge-key-rotation/1" and None not in (note.by(old), note.by(new))
+            if not good or at > note.size or last != old or {old.name, new.name} != {note.origin}:
                 raise Broken("a key was swapped: a rotation lacks a signature, or the one before")
-            spans += [(old, start, note.size), (new, note.size, 1 << 63)]
+            spans += [(old, at, note.size), (new, note.size, 1 << 63)]
         if spans and not set(trusted) & {key for key, _, _ in spans}:
             raise Broken("the log's key was rotated, and the key that you gave is none of its keys")
         return spans or [(key, 0, 1 << 63) for key in trusted]

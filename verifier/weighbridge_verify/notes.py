@@ -30,8 +30,7 @@ class Key(NamedTuple):
     @classmethod
     def parse(cls, vkey: str, kind: int) -> "Key":
         """Read `name+hexid+base64(kind ‖ key)`; raises Broken."""
-        name, _, rest = vkey.strip().partition("+")
-        shown, _, encoded = rest.partition("+")
+        name, shown, encoded = [*vkey.strip().split("+", 2), "", ""][:3]
         raw = _base64(encoded)
         hashed = hashlib.sha256(name.encode(errors="replace") + b"\n" + raw).digest()[:4]
         if len(raw) != 33 or raw[0] != kind or not name or hashed.hex() != shown:

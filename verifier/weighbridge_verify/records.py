@@ -102,11 +102,10 @@ class Records:
         """Compare the pack's report with what was counted; raises Broken."""
         names = ("model", "version", "arm", "count")
         counts = {name: self.given[name] for name in _REPORT} | {"records": dict(+self._kinds)}
-        outside = self.leaves[1] - self.leaves[0] - self._kinds.total()
-        counts |= self._own | {"records_outside_the_time": outside}
+        counts |= {"records_outside_the_time": len(range(*self.leaves)) - self._kinds.total()}
         rows = sorted((*key, n) for key, n in self._decisions.items() if n)
         counts |= {"decisions": [dict(zip(names, row, strict=True)) for row in rows]}
-        counts |= self._lists | {"instances": self._instances()}
+        counts |= self._own | self._lists | {"instances": self._instances()}
         if _dump(self.given) != _dump(counts):
             raise Broken("report.json: counted again, the records give other figures")
 

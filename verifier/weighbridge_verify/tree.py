@@ -16,8 +16,7 @@ WIDTH = 256
 def fold(row: Sequence[bytes]) -> bytes:
     """The root over 2**n hashes."""
     while len(row) > 1:
-        pairs = zip(row[::2], row[1::2], strict=True)
-        row = [hashlib.sha256(b"\1" + left + right).digest() for left, right in pairs]
+        row = [hashlib.sha256(b"\1" + row[i] + row[i + 1]).digest() for i in range(0, len(row), 2)]
     return row[0]
 
 
@@ -38,8 +37,7 @@ class Tree:
         edges = [(n, tree >> 8 * n) for tree in (size, *earlier) for n in range(8)]
         todo = [(0, index) for index in bundles]
         todo += [(level, count // WIDTH) for level, count in edges if count % WIDTH]
-        self._rows: dict[tuple[int, int], list[bytes]] = {}
-        self.names: dict[tuple[int, int], str] = {}
+        self._rows, self.names = dict[tuple[int, int], list[bytes]](), dict[tuple[int, int], str]()
         for level, index in todo:  # grows while it is walked
             if (level, index) in self._rows:
                 continue
@@ -71,10 +69,9 @@ class Tree:
     def check(self, root: bytes) -> None:
         """Whether every tile leads to the signed root; raises Broken, which names others."""
         wrong = []
-        for (level, index), row in self._rows.items():
-            above = self._rows.get((level + 1, index // WIDTH), [])
-            if len(row) == WIDTH and fold(row) != above[index % WIDTH]:
-                wrong.append(self.names[level, index])
+        for (n, i), row in self._rows.items():
+            if len(row) == WIDTH and fold(row) != self._rows[n + 1, i // WIDTH][i % WIDTH]:
+                wrong.append(self.names[n, i])
         if wrong or self.root(self._size) != root:
             raise Broken(f"a record or hash was changed, put in, taken out or moved: {wrong[:20]}")
 
@@ -84,8 +81,7 @@ class Tree:
         for level in range(size.bit_length()):
             if size >> level & 1:
                 start = (size >> level) - 1 << level % 8  # in hashes of the tile's level
-                row = self._rows.get((level // 8, start // WIDTH))
-                if row is None:
+                if (row := self._rows.get((level // 8, start // WIDTH))) is None:
                     return None
                 peak = fold(row[start % WIDTH : start % WIDTH + (1 << level % 8)])
                 root = fold([peak, root]) if root else peak

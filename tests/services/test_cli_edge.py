@@ -1,0 +1,92 @@
+"""The edge of the command line: terminals, pipes and disks that refuse, and what is said then."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.cli_edge import printable, read_text, said_of
+from tests.services.test_accessed import ROOT, audit, home
+
+__all__ = ["home"]
+
+SELECT = ("query", "select '中😀' x, seq from decision")
+
+
+def command(settings, words, *, output, before="pass", **environment):
+    """Run a command with such an output; its status and what it said on standard error."""
+    given = {**os.environ, "WEIGHBRIDGE_HOME": str(settings.home), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{before}; from services.cli import main; main()", "audit", *words],
+        env=given | environment, cwd=ROOT, stdout=output, stderr=subprocess.PIPE, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr.decode()
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv", "table"])
+def test_a_full_disk_is_said_and_a_closed_pipe_is_not(home, form):
+    words = (*SELECT, *([] if form == "table" else [form]))
+    with Path("/dev/full").open("wb") as full:
+        status, said = command(home, words, output=full)
+    assert status == 1
+    assert said.startswith("weighbridge: could not use what it reads or writes: No space left")
+    assert len(said.splitlines()) == 1
+    reads, writes = os.pipe()
+    os.close(reads)
+    status, said = command(home, words, output=writes)
+    os.close(writes)
+    assert (status, said) == (1, "")
+
+
+def test_an_output_that_is_closed_is_not_written_to(home):
+    before = "import os, sys; os.close(1); sys.stdout = None"
+    assert command(home, SELECT, output=subprocess.DEVNULL, before=before) == (0, "")
+
+
+def test_a_terminal_without_the_characters_shows_their_numbers(home, tmp_path):
+    found = {}
+    for form in ("--json", "--csv", "table"):
+        words = (*SELECT, *([] if form == "table" else [form]))
+        with (tmp_path / form).open("wb") as file:
+            assert command(home, words, output=file, PYTHONIOENCODING="ascii") == (0, "")
+        found[form] = (tmp_path / form).read_text(encoding="utf-8")
+    assert "\\u4e2d\\U0001f600" in found["table"]
+    assert "中😀" in found["--json"]  # programs get UTF-8
+    assert "中😀" in found["--csv"]
+
+
+def test_an_error_of_the_system_names_the_file_and_a_remedy(home, tmp_path):
+    gone = tmp_path / "gone"
+    done = audit(home, "verify", "--earlier", str(gone))
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert f"could not use {gone}: No such file or directory; check the path" in said
+    done = audit(home, "export", "--out", str(gone / "pack.zip"))
+    assert done.returncode == 1
+    assert f"{gone} is no folder; make it first" in " ".join(done.stderr.split())
+    done = audit(home, "export", "--out", "/dev/null")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EMFILE, errno.ELOOP])
+def test_every_error_of_the_system_says_what_to_do(number):
+    words = os.strerror(number)
+    said = said_of(OSError(number, words, "/a\nb"))
+    assert said.startswith(f"could not use /a\N{REPLACEMENT CHARACTER}b: {words}; ")
+    assert said.rpartition("; ")[2]
+    assert "what it reads or writes" in said_of(OSError(number, words))
+
+
+def test_bytes_that_are_no_text_are_named_by_their_file_and_not_shown(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"secret \xff")
+    with pytest.raises(ValueError, match=r"x: it is no text in UTF-8") as refused:
+        read_text(path)
+    assert "secret" not in str(refused.value)
+    assert "secret" not in said_of(UnicodeDecodeError("utf-8", b"secret \xff", 7, 8, "secret"))
+    assert "secret" not in said_of(UnicodeEncodeError("utf-8", "secret \udcff", 7, 8, "secret"))
+    assert printable("a\x1b[0m中") == "a\N{REPLACEMENT CHARACTER}[0m中"
