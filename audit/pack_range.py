@@ -40,11 +40,15 @@ class Wanted:
 
 
 class Chosen(NamedTuple):
-    """The leaves [first, end) of a pack, and what was counted in them."""
+    """The leaves [first, end) of a pack, and what was counted in them.
+
+    `pruned`: whether the time asked for begins before what the log still holds.
+    """
 
     first: int
     end: int
     report: PackReport
+    pruned: bool
 
     @property
     def missing(self) -> int:
@@ -65,7 +69,7 @@ def choose(reader: LogReader, wanted: Wanted) -> Chosen:
         NoteError, LogDamaged, DecodeError: the log does not verify.
     """
     size = chain_of(reader.directory, wanted.log_key).open(reader.checkpoint()).size
-    begin = reader.first()
+    begin, asked_us = reader.first(), wanted.from_us
     if begin:
         begin, wanted = _behind_pruned(reader, begin, wanted)
     first = end = 0
@@ -82,7 +86,7 @@ def choose(reader: LogReader, wanted: Wanted) -> Chosen:
         if high > size:
             raise NotYetCheckpointed(f"could not export: leaf {high - 1} is not signed yet")
         if (low, high) == (first, end):
-            return Chosen(first, end, report)
+            return Chosen(first, end, report, wanted.from_us > asked_us)
         first, end = low, high
 
 

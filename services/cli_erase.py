@@ -18,7 +18,6 @@ from audit.errors import NotFound
 from audit.notary import Notary
 from audit.seals import Seals
 from audit.socket_link import NotaryClient
-from audit.writerlock import has_writer
 
 from .erasures import LocalSubjects
 from .masterkey import load_keyring

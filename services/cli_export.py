@@ -101,10 +101,10 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
         markup=False,
         highlight=False,
     )
-    begins = reader.first()
-    if leaves.first == begins + 1 and begins:
+    if leaves.pruned:
         console.print(
-            f"the log was pruned before leaf {begins}: what is older is not in it", soft_wrap=True
+            f"the log was pruned before leaf {reader.first()}: what is older is not in it",
+            soft_wrap=True,
         )
     if leaves.missing:
         console.print(

@@ -15,7 +15,6 @@ from rich.console import Console
 from audit.errors import NotFound
 from audit.notary import Notary
 from audit.socket_link import NotaryClient
-from audit.writerlock import has_writer
 
 from .masterkey import load_keyring
 from .overrides import LocalReviews

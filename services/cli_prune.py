@@ -21,7 +21,6 @@ from audit.errors import NotFound
 from audit.notary import Notary
 from audit.seals import Seals
 from audit.socket_link import NotaryClient
-from audit.writerlock import has_writer
 
 from .masterkey import load_keyring
 from .retaining import open_pruning

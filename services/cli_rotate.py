@@ -18,7 +18,6 @@ from audit.errors import NotFound
 from audit.notary import Notary
 from audit.rotating import Rotating
 from audit.socket_link import NotaryClient
-from audit.writerlock import has_writer
 
 from .masterkey import load_keyring
 from .settings import Settings, settings

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from audit.errors import LogLocked, LogUnavailable
-from audit.log import has_writer
 from audit.socket_link import NotaryClient
+from audit.writerlock import has_writer
 
 from .settings import Settings
 

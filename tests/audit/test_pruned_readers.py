@@ -4,6 +4,7 @@ import pytest
 
 from audit.errors import LeafPruned, NotPrunable
 from audit.manifest import Destination, ParquetMismatch
+from audit.pack_range import Wanted, choose
 from audit.parquet import check, drop_pruned, export
 from audit.pruneplan import Plan
 from audit.pruning import PRUNES
@@ -17,7 +18,7 @@ from tests.audit.packworld import export as export_pack
 from tests.audit.packworld import verify
 from tests.audit.pruneworld import living
 from tests.audit.test_pruning import old_and_new
-from tests.audit.worlds import ORIGIN, World, decision, make_keyring
+from tests.audit.worlds import ORIGIN, START_US, World, decision, make_keyring
 
 
 @pytest.fixture
@@ -49,6 +50,24 @@ async def test_a_pack_of_a_pruned_log_satisfies_the_verifier(tmp_path, ring, cap
         for first, last in ((1, 200), (100, 256)):
             with pytest.raises(LeafPruned, match="records of that time were pruned"):
                 export_pack(world, first, last)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+async def test_a_pack_that_begins_later_than_asked_for_says_so(tmp_path, ring, at_once) -> None:
+    async with living(tmp_path, ring, "0s..") as log:
+        for seq in range(1, 801):  # answers of one batch have one moment
+            if seq == 401:
+                await log.pruning.roll()
+            await log.notary.append(decision(seq, time_us=START_US + seq // at_once * 1000))
+        await log.notary.checkpoint()
+        log.hours = 0.4 / at_once / 3600
+        await log.prune()
+        await log.notary.checkpoint()
+        reader, key = LogReader(log.directory), log.ring.verifier_key(ORIGIN)
+        assert reader.first() == 256
+        assert choose(reader, Wanted(from_us=0, to_us=1 << 60, log_key=key)).pruned
+        later = Wanted(from_us=START_US + 790 // at_once * 1000, to_us=1 << 60, log_key=key)
+        assert not choose(reader, later).pruned
 
 
 async def test_an_older_checkpoint_is_refused_in_words(tmp_path, ring) -> None:

@@ -8,11 +8,11 @@ import pytest
 
 from audit.errors import EventInvalid, LogUnavailable, NotPrunable
 from audit.keys import Keyring
-from audit.log import take_lock
 from audit.notary import Notary
 from audit.reader import LogReader
 from audit.record import Erasure, KeyRotation, LegalHold, Override, Pruned
 from audit.socket_link import serve
+from audit.writerlock import take_lock
 from services import cli_erase, cli_override, cli_prune, cli_rotate, writing
 from services.settings import Settings
 from services.writing import shell_user, write
@@ -72,7 +72,7 @@ async def test_a_lock_that_is_held_for_a_moment_is_waited_for(home, deed):
     doing = asyncio.create_task(asyncio.to_thread(DEEDS[deed]))
     await asyncio.sleep(0.2)
     assert not doing.done()
-    os.close(lock)
+    lock.close()
     async with asyncio.timeout(30):
         await doing
     assert len(recorded(home, RECORDED[deed])) == before + 1
@@ -117,7 +117,7 @@ async def test_a_writer_without_a_socket_is_refused_in_words(home, monkeypatch, 
         with pytest.raises(LogUnavailable, match=f"{why} .*nothing was changed"):
             await asyncio.to_thread(DEEDS["hold"])
     listening.close()
-    os.close(lock)
+    lock.close()
     assert recorded(home, LegalHold) == []
 
 
