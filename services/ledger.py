@@ -42,6 +42,7 @@ from .recorder import Appender
 from .retaining import Retaining, open_pruning
 from .settings import Settings
 from .witnesses import parse_witnesses, summary
+from .writing import patiently
 
 __all__ = ["Ledger", "LocalLedger", "Reports"]
 
@@ -119,13 +120,7 @@ class LocalLedger:
         settings = self._settings
         self.keyring = load_or_create_keyring(settings)
         self.sampling_key = self.keyring.derived(SAMPLING)
-        self.notary = self.appender = await Notary.open(
-            settings.log_dir,
-            self.keyring,
-            origin=settings.origin,
-            durability=settings.durabilities().default,
-            bound_s=settings.bound_ms / 1000,
-        )
+        self.notary = self.appender = await patiently(settings.log_dir, self._opened)
         self._stack.push_async_callback(self.notary.close)
         self.cosigning = Cosigning(
             settings.log_dir,
@@ -154,6 +149,16 @@ class LocalLedger:
         self.outcomes = Outcomes(self.notary, self.keyring)
         await asyncio.to_thread(self._remember, LogReader(settings.log_dir))
         await self._listen()
+
+    async def _opened(self) -> Notary:
+        settings = self._settings
+        return await Notary.open(
+            settings.log_dir,
+            self.keyring,
+            origin=settings.origin,
+            durability=settings.durabilities().default,
+            bound_s=settings.bound_ms / 1000,
+        )
 
     async def _listen(self) -> None:
         settings, handlers = self._settings, self._handlers()

@@ -5,7 +5,8 @@ Rules:
    its user. While none does, the command is the log's writer for that moment.
 2. Another command holds the log for a moment, a gateway that starts or ends for seconds: both ways
    are tried, whichever opens first, and after `_WITHIN_S` it is refused in words.
-3. What was sent is not sent again, unless it may be done twice (`again`): a refusal leaves open
+3. A server that starts waits as long for the log, since commands hold it for moments.
+4. What was sent is not sent again, unless it may be done twice (`again`): a refusal leaves open
    whether it was done, and says so.
 Boundary: asyncio; what is written is the callers' matter (accessed.py, cli_erase.py, …).
 """
@@ -26,7 +27,7 @@ from audit.writerlock import has_writer
 
 from .settings import Settings
 
-__all__ = ["shell_user", "write"]
+__all__ = ["patiently", "shell_user", "write"]
 
 _WITHIN_S = 10.0
 _AGAIN_S = 0.05
@@ -84,6 +85,24 @@ async def _connected(client: NotaryClient, directory: Path, until: float) -> boo
     while not client.connected and has_writer(directory) and time.monotonic() < until:  # noqa: ASYNC110  a file is looked at
         await asyncio.sleep(_AGAIN_S)
     return client.connected
+
+
+async def patiently(directory: Path, open_log: Callable[[], Awaitable[_T]]) -> _T:
+    """Open the log as its writer, again and again while a passing command may be that.
+
+    Raises:
+        LogLocked: another process held it all the time.
+        AuditError, OSError: as `open_log`.
+    """
+    until = time.monotonic() + _WITHIN_S
+    while True:
+        try:
+            return await open_log()
+        except LogLocked:
+            if time.monotonic() > until:
+                raise
+            while has_writer(directory) and time.monotonic() <= until:  # noqa: ASYNC110  a file
+                await asyncio.sleep(_AGAIN_S)
 
 
 def _socket(settings: Settings) -> Path:

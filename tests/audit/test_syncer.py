@@ -194,9 +194,12 @@ async def test_a_log_whose_syncing_process_is_killed_loses_nothing(tmp_path, mon
                 except LogUnavailable:
                     continue  # its group was under way just then
 
+    def another():
+        return syncing.ready and syncing._process.pid not in pids  # not one that is just ending
+
     async def killer():
         for done in (50, 150, 250):
-            await until(lambda done=done: len(stored) >= done and syncing.ready)
+            await until(lambda done=done: len(stored) >= done and another())
             pids.add(syncing._process.pid)
             os.kill(syncing._process.pid, signal.SIGKILL)
 

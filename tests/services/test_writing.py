@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from audit.errors import EventInvalid, LogUnavailable, NotPrunable
+from audit.errors import EventInvalid, LogLocked, LogUnavailable, NotPrunable
 from audit.keys import Keyring
 from audit.notary import Notary
 from audit.reader import LogReader
@@ -14,6 +14,7 @@ from audit.record import Erasure, KeyRotation, LegalHold, Override, Pruned
 from audit.socket_link import serve
 from audit.writerlock import take_lock
 from services import cli_erase, cli_override, cli_prune, cli_rotate, writing
+from services.ledger import LocalLedger
 from services.settings import Settings
 from services.writing import shell_user, write
 from tests.audit.worlds import decision
@@ -119,6 +120,20 @@ async def test_a_writer_without_a_socket_is_refused_in_words(home, monkeypatch, 
     listening.close()
     lock.close()
     assert recorded(home, LegalHold) == []
+
+
+async def test_a_gateway_that_starts_waits_for_a_command_to_end(home, monkeypatch):
+    lock = take_lock(home.log_dir)
+    ledger = LocalLedger(home)
+    opening = asyncio.create_task(ledger.open())
+    await asyncio.sleep(0.2)
+    assert not opening.done()
+    lock.close()
+    await opening
+    monkeypatch.setattr(writing, "_WITHIN_S", 0.2)
+    with pytest.raises(LogLocked, match="another process is its writer"):
+        await LocalLedger(home).open()
+    await ledger.close()
 
 
 async def test_a_gateway_that_starts_meanwhile_is_asked(home):
