@@ -1,15 +1,15 @@
 """The program that syncs: run with a socket's number, it gets descriptors and answers when done.
 
-    asked      uint32 number, uint32 count, then for each file int64 start and length of what was
-               written; beside that many descriptors, at most eight
+    asked      uint32 number, uint32 count, then for each file but the first int64 start and length
+               of what was written; beside that many descriptors, at most eight
     answered   uint32 number, int32 errno; 0 for "all of them are on disk"
 
 Rule: standard library only and little of it, since every process that writes a log has one of these
 beside it. It ends when the other end of the socket does, and only then: what is written must still
-be synced while everybody else is stopping. The system is asked to begin writing
-the later files before the first is synced: one after the other would take half as long again.
-Descriptors that did not arrive (the system drops them
-where a process may open no more) were not synced, and the answer says so.
+be synced while everybody else is stopping. The system is asked to begin writing the later files
+before the first is synced: one after the other would take a third longer. Descriptors that did not
+arrive (the system drops them where a process may open no more) were not synced, and the answer says
+so.
 Used by: syncer.py, which starts it.
 """
 
@@ -37,8 +37,8 @@ def serve(sock: _socket.socket) -> None:
             return
         number, count = ASKED.unpack_from(message)
         fds = [fd for _, _, lent in beside for fd in memoryview(lent).cast("i")]
-        for place in range(1, len(fds)):
-            _begin(fds[place], *PIECE.unpack_from(message, ASKED.size + place * PIECE.size))
+        for place, fd in enumerate(fds[1:]):
+            _begin(fd, *PIECE.unpack_from(message, ASKED.size + place * PIECE.size))
         code = 0
         for fd in fds:
             try:

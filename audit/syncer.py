@@ -87,7 +87,8 @@ class Syncer:
         self._number = self._number % 0xFFFFFFFF + 1
         fds = array("i", [piece.fd for piece in pieces])
         asked = ASKED.pack(self._number, len(pieces))
-        asked += b"".join(PIECE.pack(piece.start, piece.length) for piece in pieces)
+        for piece in pieces[1:]:
+            asked += PIECE.pack(piece.start, piece.length)
         self._socket.sendmsg([asked], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
         self._waiting[self._number] = done
 
