@@ -80,6 +80,22 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
         chosen, reader.directory, action="export", target=target, actor=actor, reason=reason
     )
     leaves = _settled(reader, wanted)
+    _write(out, reader, wanted, leaves)
+    if leaves.pruned:
+        console.print(
+            f"the log was pruned before leaf {reader.first()}: what is older is not in it",
+            soft_wrap=True,
+        )
+    if leaves.missing:
+        console.print(
+            f"{leaves.missing} numbers are missing in it, and no gap explains them; the verifier "
+            "will say so",
+            soft_wrap=True,
+        )
+
+
+def _write(out: Path, reader: LogReader, wanted: Wanted, leaves: Chosen) -> None:
+    """Write the archive whole or not at all, and say how it is checked."""
     if out.exists() and not out.is_file():
         raise BadRequest(f"could not write {out}: it is no file; give --out FILE")
     if not out.parent.is_dir():
@@ -96,22 +112,11 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
         unfinished.unlink(missing_ok=True)
     console.print(
         f"wrote {out}: records {leaves.first} to {leaves.end - 1}, proved against a checkpoint of "
-        f"{tree.size}; check it with: weighbridge-verify {out} --key '{key}'",
+        f"{tree.size}; check it with: weighbridge-verify {out} --key '{wanted.log_key}'",
         soft_wrap=True,
         markup=False,
         highlight=False,
     )
-    if leaves.pruned:
-        console.print(
-            f"the log was pruned before leaf {reader.first()}: what is older is not in it",
-            soft_wrap=True,
-        )
-    if leaves.missing:
-        console.print(
-            f"{leaves.missing} numbers are missing in it, and no gap explains them; the verifier "
-            "will say so",
-            soft_wrap=True,
-        )
 
 
 def _signed(reader: LogReader, wanted: Wanted) -> int:

@@ -197,10 +197,8 @@ async def test_a_copied_payload_segment_brings_nothing_back(tmp_path, ring) -> N
     await notary.close()
 
 
-async def test_an_interrupted_erasure_is_finished_at_the_next_start(tmp_path, ring) -> None:
-    files = FaultyFiles()
-    notary = await opened(tmp_path, ring, files=files)
-    await fill(notary)
+def fail_after_the_record(notary, files):
+    """Let the disk take an erasure's record, and refuse the deed."""
     append = notary._log.append
 
     def then_the_disk_fails(stored):
@@ -209,6 +207,13 @@ async def test_an_interrupted_erasure_is_finished_at_the_next_start(tmp_path, ri
         return first
 
     notary._log.append = then_the_disk_fails
+
+
+async def test_an_interrupted_erasure_is_finished_at_the_next_start(tmp_path, ring) -> None:
+    files = FaultyFiles()
+    notary = await opened(tmp_path, ring, files=files)
+    await fill(notary)
+    fail_after_the_record(notary, files)
     with pytest.raises(LogUnavailable):
         await erasing_of(notary, ring).erase(ALICE, **WHY)
     files.fault = None
@@ -339,14 +344,8 @@ async def test_where_the_deed_fails_a_payload_that_comes_meanwhile_has_a_key_of_
     files = FaultyFiles()
     notary = await opened(tmp_path, ring, files=files)
     await fill(notary)
-    erasing, append = erasing_of(notary, ring), notary._log.append
-
-    def then_the_disk_fails(stored):
-        first = append(stored)
-        files.fault = "not-stored"
-        return first
-
-    notary._log.append = then_the_disk_fails
+    erasing = erasing_of(notary, ring)
+    fail_after_the_record(notary, files)
     with pytest.raises(LogUnavailable):
         await erasing.erase(ALICE, **WHY)
     files.fault = None
