@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["Misshapen", "is_own", "misshapen", "step_of"]
+__all__ = ["Misshapen", "is_foreign", "is_own", "misshapen", "step_of"]
 
 _FOLDER: Final = re.compile(
     r"wal|blobs(/seal)?|ids|rotations|checkpoints|cosigned"
@@ -80,6 +80,11 @@ def step_of(name: str) -> int:
 def is_own(name: str) -> bool:
     """Whether the program makes files of this name, relative to the log."""
     return _OWN.fullmatch(name) is not None
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a file or folder is not the log's; what lies in `tile`, `verify` tells."""
+    return not (is_own(name) or _FOLDER.fullmatch(name) or name.startswith("tile/"))
 
 
 def _top(name: str) -> str:

@@ -6,7 +6,6 @@ Read next: fsck.py (levels and what they mean).
 """
 
 import os
-import re
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import orjson
 
 from .boundary import first_leaf
 from .errors import LogDamaged
-from .filekinds import is_own
+from .filekinds import is_foreign, is_own
 from .idruns import FOLDER, lost_ids
 from .index import VERSION
 from .reader import LogReader
@@ -28,12 +27,6 @@ __all__ = ["Level", "Seen", "files_seen", "lock_holder", "parquet_seen"]
 
 Level = Literal["fine", "note", "mend", "damage"]
 
-_KNOWN: Final = re.compile(
-    r"wal|wal/\d{20}\.(wal|carry)|committed|checkpoint|pruned|lock|index\.sqlite(-wal|-shm)?"
-    r"|ids(/(\d{8}\.run|lost))?|rotations(/\d{20}(\.new)?)?|tile(/.*)?|checkpoints(/\d+)?|cosigned(/[0-9a-f]{16})?"
-    r"|blobs(/(\d{8}\.seg|subjects\.keys|seal\.roots|seal|seal/[0-9a-f]{4}(\.new)?))?",
-    re.ASCII,
-)
 _START: Final = "nothing: the next start mends it"
 
 
@@ -79,7 +72,7 @@ def _one(directory: Path, path: Path, *, alive: bool) -> Iterator[Seen]:
     if name.endswith(".new"):
         means = "an erasure is under way" if alive else "an erasure was interrupted"
         yield Seen(name, level, "keys that are to replace others", means, _START)
-    if not _KNOWN.fullmatch(name):
+    if is_foreign(name):
         means = "not part of the log; nothing reads it"
         yield Seen(name, "note", "a foreign file", means, "remove it if you know what it is")
         return
