@@ -73,8 +73,15 @@ class OlderIds:
         Args:
             size: how many leaves are durable.
             remember: told id, leaf hash and index of the last `remembered`, in order.
+
+        Raises:
+            LogUnavailable: a run cannot be opened now; nothing was removed.
+            LogDamaged: the log could not be read.
         """
-        self._runs.load(size)
+        try:
+            self._runs.load(size)
+        except OSError as exc:
+            raise LogUnavailable(f"could not read the ids of older records: {exc}") from exc
         self._say_lost()
         recent = max(first_kept(self._directory), size - self._remembered)
         self.newest = self._runs.greatest()
@@ -116,7 +123,13 @@ class OlderIds:
             raise LogUnavailable(
                 f"could not store {event_id}: the ids of older records are being read; try again"
             )
-        return self._runs.find(event_id)
+        try:
+            return self._runs.find(event_id)
+        except OSError as error:
+            self._look_again(error)
+            raise LogUnavailable(
+                f"could not store {event_id}: the ids of older records are read again; try again"
+            ) from error
 
     async def confirm(self, leaves: list[int], event_id: str) -> tuple[int, bytes] | None:
         """Index and leaf hash of the record that has this id, from the log; None if none has.
@@ -142,6 +155,13 @@ class OlderIds:
         """Wait for what is being written; what is not is read from the log at the next start."""
         self._closed = True
         self._thread.shutdown(cancel_futures=True)
+
+    def _look_again(self, error: OSError) -> None:
+        """Somebody changed a run: keep those that are whole, and read the rest from the log."""
+        _LOGGER.warning("the ids of older records cannot be read (%s): looking again", error)
+        if not self._closed:
+            self._reading, self._unread = True, max(self._unread, self._runs.covered)
+            self._thread.submit(self._load_again)
 
     def _say_lost(self) -> None:
         first = first_kept(self._directory)
@@ -210,6 +230,17 @@ class OlderIds:
             raise LogUnavailable(
                 f"could not keep the ids of the leaves before {upto}: {exc}"
             ) from exc
+
+    def _load_again(self) -> None:
+        upto = max(self._unread, self._runs.covered)
+        try:
+            self._runs.load(self._reader().size())
+        except (AuditError, OSError) as error:
+            _LOGGER.error("could not read the ids of older records: %s", error)
+            return
+        self._say_lost()
+        self._reading, self._unread = True, upto
+        self._read()
 
     def _read(self) -> None:
         """Read the log from where the runs end; beside the appends."""

@@ -1,17 +1,21 @@
 """An id is stored once, however old its record is: from memory, from runs, and after a restart."""
 
 import asyncio
+import errno
+import os
 import random
 import threading
 from array import array
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit import olderids
+from audit import idruns, olderids
 from audit.errors import EventConflict, LogUnavailable
-from audit.idruns import IdRuns, _in_order, key_of
+from audit.idrun import _in_order, key_of
+from audit.idruns import IdRuns
 from audit.notary import Notary
 from audit.olderids import OlderIds
 from audit.record import new_id
@@ -36,6 +40,14 @@ async def fill(notary, count, first=1):
         await asyncio.gather(*[notary.append(decision(seq)) for seq in group])
 
 
+async def answered(notary, seq):
+    """The leaf of a retry, however often it is told to try again."""
+    while True:
+        with suppress(LogUnavailable):
+            return (await notary.append(decision(seq))).index
+        await asyncio.sleep(0.01)
+
+
 async def test_a_retry_finds_its_record_however_old_it_is(tmp_path, ring):
     notary = await opened(tmp_path, ring)
     await fill(notary, 1000)
@@ -50,6 +62,48 @@ async def test_a_retry_finds_its_record_however_old_it_is(tmp_path, ring):
     assert list((tmp_path / "log" / "ids").glob("*.run"))
     await notary.close()
     check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+
+
+@pytest.mark.parametrize("fault", ["emptied", "cut", "removed", "all removed"])
+async def test_a_run_may_be_lost_under_a_living_notary(tmp_path, ring, fault):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 1000)
+    assert (await notary.append(decision(300))).index == 299  # what was forgotten is in runs now
+    runs = sorted((tmp_path / "log" / "ids").glob("*.run"))
+    if fault == "emptied":
+        os.truncate(runs[4], 0)
+    elif fault == "cut":
+        os.truncate(runs[4], 100)
+    else:
+        for path in runs if fault == "all removed" else [runs[4]]:
+            path.unlink()
+    for seq in (1, 140, 150, 160, 170, 500, 700, 1000):
+        assert await answered(notary, seq) == seq - 1
+    await fill(notary, 100, first=1001)
+    assert await answered(notary, 150) == 149
+    assert notary.size == 1100
+    await notary.close()
+    notary = await opened(tmp_path, ring)
+    assert (await notary.append(decision(150))).index == 149
+    await notary.close()
+    check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+
+
+async def test_a_run_that_cannot_be_opened_now_is_not_thrown_away(tmp_path, ring, monkeypatch):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 400)
+    await notary.close()
+    runs = sorted((tmp_path / "log" / "ids").glob("*.run"))
+
+    def too_many(path):
+        raise OSError(errno.EMFILE, "injected", str(path))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(idruns, "read_run", too_many)
+        with pytest.raises(LogUnavailable, match="ids of older records"):
+            await opened(tmp_path, ring)
+    assert sorted((tmp_path / "log" / "ids").glob("*.run")) == runs
+    await (await opened(tmp_path, ring)).close()
 
 
 @pytest.mark.parametrize("lost", ["nothing", "all", "the last", "half of one", "a byte"])
