@@ -32,7 +32,6 @@ from .blobs import (
 from .boundary import read_boundary
 from .canonical import JSON, loads
 from .completeness import Completeness
-from .erasing import Standing
 from .events import Carried
 from .frames import Watermark
 from .frontier import path_to_peak
@@ -40,6 +39,7 @@ from .merkle import HashReader
 from .payloads import slot_of
 from .reader import LogReader
 from .record import new_id
+from .standing import Standing
 
 __all__ = ["Kept", "carry_over", "slots_in_use"]
 

@@ -13,30 +13,27 @@ written in between; where the destroying fails, no new payload is put under thes
 part is another matter: its gateway seals it before the record has a place, with keys that it holds
 until it is told of the erasure. One sealed with the old key goes, also if its record comes after.
 Boundary: asyncio, through the one writer (notary.py); files are read in a thread.
-Read next: subjects.py (the data keys), seals.py (the keys of sealed parts), socket_link.py.
+Read next: standing.py (what the log says), subjects.py (the data keys), seals.py (the keys of
+sealed parts), socket_link.py.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
-from .bundle import Bundle
 from .errors import EventInvalid, HoldStands, LogUnavailable, NotFound
-from .events import Erasure, Event, LegalHold, Pruned
+from .events import Erasure, LegalHold
 from .log import Log
-from .mentions import Mentions, unit_ref_in
 from .notary import Notary
-from .reader import LogReader
-from .record import DECISION_BEGINS, decode, new_id, now_us, original
+from .record import new_id, now_us
 from .seals import Seals, is_erased
+from .standing import STANDING_NAME, Standing
 
-__all__ = ["Erased", "Erasing", "Standing"]
+__all__ = ["Erased", "Erasing"]
 
 _LOGGER = logging.getLogger("weighbridge.audit")
-_AT_ONCE = 65_536
-_ERASURE, _HOLD, _PRUNED = b'"type":"erasure"', b'"type":"legal_hold"', b'"type":"pruned"'
 _MAX_TEXT = 1024
 
 
@@ -54,77 +51,6 @@ class Erased(NamedTuple):
     again: bool
 
 
-class Standing:
-    """Which subjects are erased and which are held, as the log says.
-
-    Attributes:
-        erasures: the records of each subject, with their leaves, in order.
-        holds: the hold that stands on each subject.
-        pruned: the newest `pruned` record, with its leaf.
-        mentions: of which subjects there is a record at all.
-        newest: of subjects that were erased, the last leaf about each.
-    """
-
-    def __init__(self) -> None:
-        self.erasures: dict[str, list[tuple[int, Erasure]]] = {}
-        self.holds: dict[str, LegalHold] = {}
-        self.pruned: tuple[int, Pruned] | None = None
-        self.mentions = Mentions()
-        self.newest: dict[bytes, int] = {}
-        self._next = 0
-
-    def take(self, index: int, event: Event) -> None:
-        """Take note of one event; in the order of the leaves."""
-        event = original(event)  # one that was carried over when the log was pruned
-        if isinstance(event, Pruned):
-            self.pruned = index, event
-        elif isinstance(event, Erasure):
-            self.erasures.setdefault(event.unit_ref, []).append((index, event))
-        elif isinstance(event, LegalHold) and event.action == "hold":
-            self.holds[event.unit_ref] = event
-        elif isinstance(event, LegalHold):
-            self.holds.pop(event.unit_ref, None)
-
-    def catch_up(self, reader: LogReader) -> None:
-        """Read what was committed since the last time; about 1 µs a leaf.
-
-        Raises:
-            LogDamaged: the log cannot be read.
-        """
-        size, unit_refs = reader.size(), set[bytes]()
-        for first, bundle in reader.bundles(max(self._next, reader.first()), size):
-            unit_refs.update(self._subjects(first, bundle))
-            if len(unit_refs) >= _AT_ONCE:
-                self.mentions.add(unit_refs)
-                unit_refs.clear()
-        self.mentions.add(unit_refs)
-        self._next = size
-
-    def _subjects(self, first: int, bundle: Bundle) -> Iterator[bytes]:
-        """Whom some entries are about; those that are no decisions are taken note of."""
-        data, newest = bundle.data, self.newest
-        for index, (start, end) in enumerate(zip(bundle.starts, bundle.ends, strict=True), first):
-            if data.startswith(DECISION_BEGINS, start):
-                unit_ref = unit_ref_in(data, start, end)
-            else:
-                unit_ref = self._other(index, data[start:end])
-            if unit_ref is None:
-                continue  # an erasure and a hold name theirs
-            if newest and unit_ref in newest:
-                newest[unit_ref] = index
-            yield unit_ref
-
-    def _other(self, index: int, data: bytes) -> bytes | None:
-        """Take note of an entry that may be no decision; whom it is about."""
-        if _PRUNED in data:
-            self.take(index, decode(data))
-        unit_ref = unit_ref_in(data)
-        if unit_ref is not None and (_ERASURE in data or _HOLD in data):
-            self.take(index, decode(data))
-            self.newest.setdefault(unit_ref, index)
-        return unit_ref
-
-
 class Erasing:
     """Erases and holds, one at a time, through the notary of this process.
 
@@ -136,7 +62,7 @@ class Erasing:
         """Nothing is read before the first call; `seals` are those of the log's decisions."""
         self._seals = seals
         self._notary = notary
-        self._standing = Standing()
+        self._standing = Standing(notary.directory / STANDING_NAME)
         self._reader = notary.reader()
         self._one = asyncio.Lock()
         self._undone: set[str] = set()  # erasures whose deed was begun here, and is not done

@@ -15,10 +15,14 @@ import re
 import struct
 from collections.abc import Iterable
 
+from isal import isal_zlib
+
 __all__ = ["Mentions", "unit_ref_in"]
 
 _BITS = 28
 _MASK = (1 << _BITS) - 1
+_PAGE, _QUICK = 4096, 1
+_NOTHING = bytes(_PAGE)
 _KEY = b'"unit_ref":"'
 _HEX = 32
 _REFERENCE = re.compile(rb"[0-9a-f]{32}")
@@ -44,6 +48,20 @@ class Mentions:
         self._bits = mmap.mmap(
             -1, 1 << (_BITS - 3)
         )  # zeros that take no memory before they are set
+
+    @classmethod
+    def unpack(cls, packed: bytes | memoryview) -> "Mentions":
+        """The inverse of `pack`."""
+        mentions, raw = cls(), isal_zlib.decompress(packed)
+        for start in range(0, len(raw), _PAGE):  # pages of zeros are not touched: they cost memory
+            page = raw[start : start + _PAGE]
+            if page != _NOTHING:
+                mentions._bits[start : start + _PAGE] = page
+        return mentions
+
+    def pack(self) -> bytes:
+        """All of it, as small as it can be made quickly: 32 MiB take some 50 ms."""
+        return isal_zlib.compress(self._bits, _QUICK)
 
     def add(self, unit_refs: Iterable[bytes]) -> None:
         """Take references of 32 hex digits in lower case; anything else is passed over."""

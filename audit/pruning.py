@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from .boundary import read_boundary, write_boundary
 from .canonical import JSON
 from .carrying import carry_over, slots_in_use
-from .erasing import Erasing, Standing
+from .erasing import Erasing
 from .errors import EventInvalid, LogUnavailable, NotPrunable
 from .events import Carried, Pruned
 from .frames import Watermark
@@ -41,6 +41,7 @@ from .pruneplan import Plan, Situation, make_plan
 from .reader import LogReader
 from .record import new_id, now_us
 from .retention import KEEP, Retention
+from .standing import Standing
 from .tiles import TileReader
 
 __all__ = ["PRUNES", "PrunedNow", "Pruning"]

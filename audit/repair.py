@@ -1,4 +1,4 @@
-"""Derived files made anew from the truth: tiles and bundles, and the index.
+"""Derived files made anew from the truth: tiles and bundles, the index, what is said of subjects.
 
 Rule: the write-ahead log, checkpoints, payloads and keys are never touched. The leaves must give
 the signed root, else nothing is written: tiles of a wrong log would only hide what is wrong. Takes
@@ -20,6 +20,7 @@ from .note import VerifierKey
 from .publish import load_checkpoint
 from .reader import LogReader
 from .rotation import chain_of
+from .standing import STANDING_NAME
 from .tiles import Tile, TileBuilder, write_tile
 from .writerlock import take_lock
 
@@ -27,7 +28,7 @@ __all__ = ["rebuild_derived"]
 
 
 def rebuild_derived(directory: Path, key: VerifierKey, wrong: Iterable[str] = ()) -> list[str]:
-    """Make tiles and index anew; what was written or removed, relative to the log.
+    """Make what is derived anew; what was written or removed, relative to the log.
 
     Args:
         directory: the log's.
@@ -50,6 +51,9 @@ def rebuild_derived(directory: Path, key: VerifierKey, wrong: Iterable[str] = ()
             with Index(directory) as index:
                 index.rebuild()
             done.append("index.sqlite")
+        if (directory / STANDING_NAME).exists():
+            (directory / STANDING_NAME).unlink()  # the next start reads the log
+            done.append(STANDING_NAME)
     finally:
         lock.close()
     return done

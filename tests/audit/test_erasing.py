@@ -23,6 +23,16 @@ SECRET = b"alice told us a secret"
 WHY = {"actor": "officer", "reason": "she asked"}
 
 
+@pytest.fixture(autouse=True)
+def keeps_often():
+    """What the log says of subjects is written to its file whenever it was read, and small."""
+    with pytest.MonkeyPatch.context() as patched:  # of its own: tests undo theirs
+        patched.setattr("audit.standing._KEEP_AFTER", 1)
+        patched.setattr("audit.mentions._BITS", 18)
+        patched.setattr("audit.mentions._MASK", (1 << 18) - 1)
+        yield
+
+
 @pytest.fixture
 def ring(tmp_path):
     return make_keyring(tmp_path / "keys")

@@ -324,3 +324,11 @@ async def test_an_interrupted_pruning_is_named(tmp_path, monkeypatch, step) -> N
     shutil.rmtree(world.directory / "tile")
     rebuild_derived(world.directory, world.key)
     check_log(world.directory, world.key)
+
+
+def test_repair_removes_what_was_kept_of_subjects_and_the_next_start_reads_the_log(world) -> None:
+    (world.directory / "standing").write_bytes(b"of another log")
+    (world.directory / "standing").chmod(0o600)
+    assert seen(world)[1] == 0
+    assert rebuild_derived(world.directory, world.key) == ["index.sqlite", "standing"]
+    assert not (world.directory / "standing").exists()

@@ -1,0 +1,166 @@
+"""What the log says of subjects: who is erased, who is held, whom it mentions at all.
+
+    <log>/standing   8 bytes "WBSTAND1", SHA-256 of what follows, uint32 length of a JSON object,
+                     that object, the mentions (mentions.py)
+
+Rule 1: the log is the only place where holds and erasures are. It is read in the order of the
+leaves, each leaf once; what it said up to some leaf is kept in a file, so that a start reads what
+came since the one before.
+Rule 2: the file is derived and proves nothing. It names its last leaf: where the log does not have
+that, or the file is not whole, everything is read. Whoever can change it can reach the keys, too,
+which lie beside it. It holds no text of what was pruned.
+Read next: erasing.py and pruning.py (who ask).
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from .bundle import Bundle
+from .events import Erasure, Event, LegalHold, Pruned
+from .files import replace_file
+from .mentions import Mentions, unit_ref_in
+from .merkle import leaf_hash
+from .reader import LogReader
+from .record import DECISION_BEGINS, decode, original
+
+__all__ = ["STANDING_NAME", "Standing"]
+
+STANDING_NAME: Final = "standing"
+_MAGIC: Final = b"WBSTAND1"
+_HEAD: Final = struct.Struct(">I")
+_AT_ONCE, _KEEP_AFTER = 65_536, 65_536
+_ERASURE, _HOLD, _PRUNED = b'"type":"erasure"', b'"type":"legal_hold"', b'"type":"pruned"'
+
+
+class Standing:
+    """Which subjects are erased and which are held, as the log says.
+
+    Args:
+        file: where it is kept between two starts; nowhere if None.
+
+    Attributes:
+        erasures: the records of each subject, with their leaves, in order.
+        holds: the hold that stands on each subject.
+        pruned: the newest `pruned` record, with its leaf.
+        mentions: of which subjects there is a record at all.
+        newest: of subjects that were erased, the last leaf about each.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        self._taken: list[tuple[int, bytes]] = []
+        self._next = self._kept = 0
+        self.erasures: dict[str, list[tuple[int, Erasure]]] = {}
+        self.holds: dict[str, LegalHold] = {}
+        self.pruned: tuple[int, Pruned] | None = None
+        self.mentions = Mentions()
+        self.newest: dict[bytes, int] = {}
+
+    def take(self, index: int, event: Event) -> None:
+        """Take note of one event; in the order of the leaves."""
+        event = original(event)  # one that was carried over when the log was pruned
+        if isinstance(event, Pruned):
+            self.pruned = index, event
+        elif isinstance(event, Erasure):
+            self.erasures.setdefault(event.unit_ref, []).append((index, event))
+        elif isinstance(event, LegalHold) and event.action == "hold":
+            self.holds[event.unit_ref] = event
+        elif isinstance(event, LegalHold):
+            self.holds.pop(event.unit_ref, None)
+
+    def catch_up(self, reader: LogReader) -> None:
+        """Read what was committed since the last time; some 2 µs a leaf.
+
+        Raises:
+            LogDamaged: the log cannot be read.
+        """
+        if self._file is not None and not self._next:
+            self._load(self._file, reader)
+        size, unit_refs = reader.size(), set[bytes]()
+        for first, bundle in reader.bundles(max(self._next, reader.first()), size):
+            unit_refs.update(self._subjects(first, bundle))
+            if len(unit_refs) >= _AT_ONCE:
+                self.mentions.add(unit_refs)
+                unit_refs.clear()
+        self.mentions.add(unit_refs)
+        self._next = size
+        if self._file is not None and size - self._kept >= _KEEP_AFTER:
+            self._kept = size  # also where it cannot be written: the next start reads more
+            self._save(self._file, reader)
+
+    def _subjects(self, first: int, bundle: Bundle) -> Iterator[bytes]:
+        """Whom some entries are about; those that are no decisions are taken note of."""
+        data, newest = bundle.data, self.newest
+        for index, (start, end) in enumerate(zip(bundle.starts, bundle.ends, strict=True), first):
+            if data.startswith(DECISION_BEGINS, start):
+                unit_ref = unit_ref_in(data, start, end)
+            else:
+                unit_ref = self._other(index, data[start:end])
+            if unit_ref is None:
+                continue  # an erasure and a hold name theirs
+            if newest and unit_ref in newest:
+                newest[unit_ref] = index
+            yield unit_ref
+
+    def _other(self, index: int, data: bytes) -> bytes | None:
+        """Take note of an entry that may be no decision; whom it is about."""
+        unit_ref = unit_ref_in(data)
+        about = unit_ref is not None and (_ERASURE in data or _HOLD in data)
+        if about or _PRUNED in data:
+            self.take(index, decode(data))
+            self._taken.append((index, data))
+        if unit_ref is not None and about:
+            self.newest.setdefault(unit_ref, index)
+        return unit_ref
+
+    # --- the file -----------------------------------------------------------------------------
+
+    def _save(self, file: Path, reader: LogReader) -> None:
+        first = reader.first()
+        said = {
+            "leaves": self._next,
+            "last": _hash_of(reader, self._next - 1),
+            "taken": [(index, data.decode()) for index, data in self._taken if index >= first],
+            "newest": {unit_ref.decode(): leaf for unit_ref, leaf in self.newest.items()},
+        }
+        head = orjson.dumps(said)
+        body = _HEAD.pack(len(head)) + head + self.mentions.pack()
+        with suppress(OSError):  # a start without it reads the log
+            whole = _MAGIC + hashlib.sha256(body).digest() + body
+            replace_file(file, whole, mode=0o600, durable=False)
+
+    def _load(self, file: Path, reader: LogReader) -> None:
+        """Take up what was kept, if it is whole and of this log."""
+        try:
+            raw = file.read_bytes()
+        except OSError:
+            return
+        start = len(_MAGIC) + hashlib.sha256().digest_size
+        body = memoryview(raw)[start:]
+        if raw[:start] != _MAGIC + hashlib.sha256(body).digest():
+            return
+        end = _HEAD.size + _HEAD.unpack_from(body)[0]
+        said = orjson.loads(body[_HEAD.size : end])
+        if not 0 < said["leaves"] <= reader.size():
+            return
+        if said["last"] != _hash_of(reader, said["leaves"] - 1):
+            return
+        for index, text in said["taken"]:
+            self._taken.append((index, text.encode()))
+            self.take(index, decode(text.encode()))
+        self.newest = {unit_ref.encode(): leaf for unit_ref, leaf in said["newest"].items()}
+        self.mentions = Mentions.unpack(body[end:])
+        self._next = self._kept = said["leaves"]
+
+
+def _hash_of(reader: LogReader, leaf: int) -> str:
+    """The hash of a leaf, in hex; empty if it was pruned."""
+    if leaf < reader.first():
+        return ""
+    return "".join(leaf_hash(data).hex() for _, data in reader.raw(leaf, leaf + 1))
