@@ -23,9 +23,9 @@ from .fsck_files import Level, Seen, files_seen, parquet_seen
 from .marker import MARKER_NAME, Position, recover_marker
 from .note import VerifierKey
 from .publish import load_checkpoint
+from .recovery import Cut, foresee
 from .rotation import chain_of
 from .verify import verify_log
-from .wal import Cut, foresee
 from .writerlock import has_writer
 
 __all__ = ["Level", "Report", "Seen", "inspect"]

@@ -39,8 +39,9 @@ from .prove import prove
 from .reader import LogReader
 from .receipts import PROMISED, RECENT_EVENTS, Asked, Durability, Receipt, RecentEvents, Told, tell
 from .record import encode
+from .recovery import RecoveryReport
 from .syncer import Syncer
-from .wal import SEGMENT_BYTES, RecoveryReport
+from .wal import SEGMENT_BYTES
 
 __all__ = ["Durability", "Notary", "Receipt"]
 

@@ -6,23 +6,21 @@ Rules:
 2. A group is acknowledged only after the fdatasync that covers its frame. The next frame is
    written only after that. So a crash can damage nothing but the last frame and its payloads,
    which are synced with it.
-3. Opening is recovery. The last frame may be cut only if it or its payloads are not whole, no frame
-   follows it, no signed checkpoint covers it and the committed marker does not count it. Anything
-   else that is not whole was acknowledged once: opening raises LogDamaged and changes nothing.
+3. Opening is recovery (recovery.py); what it finds torn is cut off here.
 4. A group that fails (disk full, IO error, short write) is cut off again, and the same object
    takes appends as soon as the disk does.
 A group whose append failed may still be found after a crash, if the process died before it could
 cut it off: "failed" means "not acknowledged", not "never happened".
-Read next: log.py (who holds the lock), cursor.py (reading), marker.py (what readers may see).
+Read next: recovery.py, log.py (who holds the lock), cursor.py (reading), marker.py (what readers may
+see).
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .appendfile import AppendFile
-from .boundary import current_segments, read_boundary, settle
+from .boundary import settle
 from .errors import LogDamaged, LogUnavailable
 from .filekinds import is_own
 from .files import FileLayer, make_directory, replace_file
@@ -31,58 +29,20 @@ from .frames import (
     SEGMENT_HEADER_BYTES,
     Damage,
     Watermark,
-    check_segment_header,
     format_frame,
     format_segment_header,
-    next_frame_after,
     parse_header,
     scan,
     segment_name,
     segments,
 )
 from .marker import MarkerWriter, Position, recover_marker
-from .payloads import payloads_whole
+from .recovery import RecoveryReport, Tail, recover
 from .steps import Steps
 from .syncer import Written
 
 SEGMENT_BYTES = 64 << 20
 _RESERVE_BYTES = 1 << 20
-_NONE = Watermark()
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """A torn tail that recovery removed: it was never acknowledged."""
-
-    file: Path
-    offset: int
-    length: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class RecoveryReport:
-    """What opening the log found and did."""
-
-    leaves: int
-    segments: int
-    cut: Cut | None = None
-    tiles_rebuilt: bool = False
-    first_leaf: int = 0
-    payload_bytes_cut: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Tail:
-    """The end of the believable log."""
-
-    position: Position
-    last_frame: int | None
-    watermark: Watermark
-    segments: int
-    cut: Cut | None
-    first: int = 0
-    before: Watermark = _NONE  # of the frame before the last one
 
 
 class Wal:
@@ -94,7 +54,7 @@ class Wal:
         recovered: what opening found.
     """
 
-    def __init__(self, directory: Path, tail: _Tail, files: FileLayer, segment_bytes: int) -> None:
+    def __init__(self, directory: Path, tail: Tail, files: FileLayer, segment_bytes: int) -> None:
         self._directory = directory
         self._files = files
         self._segment_bytes = segment_bytes
@@ -132,11 +92,10 @@ class Wal:
         for leftover in (directory / "wal").glob("*.tmp"):
             if is_own(f"wal/{leftover.stem}"):  # what others put there is theirs
                 leftover.unlink()  # a segment that never got its name
-        acknowledged = max(signed_leaves, recover_marker(directory).leaves)
         first = settle(directory)  # a pruning that was interrupted
-        if acknowledged == 0 and not segments(directory):
+        if not (signed_leaves or recover_marker(directory).leaves or segments(directory)):
             _create_segment(directory, 0)
-        tail = _recover(directory, acknowledged, first, segments(directory))
+        tail = recover(directory, first, segments(directory), signed_leaves=signed_leaves)
         return cls(directory, tail, files, segment_bytes)
 
     def ready(self, entries: Sequence[bytes]) -> bool:
@@ -253,95 +212,3 @@ class Wal:
 
 def _create_segment(directory: Path, first: int) -> None:
     replace_file(directory / "wal" / segment_name(first), format_segment_header(first))
-
-
-def foresee(directory: Path, *, signed_leaves: int) -> tuple[Position, Watermark, Cut | None]:
-    """What opening would find: the end of what may be believed, and what it would cut off.
-
-    Raises:
-        LogDamaged: opening would refuse.
-    """
-    acknowledged = max(signed_leaves, recover_marker(directory).leaves)
-    boundary = read_boundary(directory)
-    begins = 0 if boundary is None else boundary.first_leaf
-    found = current_segments(directory, boundary)
-    tail = _recover(directory, acknowledged, begins, found)
-    return tail.position, tail.watermark, tail.cut
-
-
-def _recover(
-    directory: Path, acknowledged: int, begins: int, found: list[tuple[int, Path]]
-) -> _Tail:
-    """Rule 3: read everything, find the end of what may be believed, change nothing.
-
-    The log begins at leaf `begins`; `found` are its segments.
-    """
-    if not found:
-        expected = f"segments with {acknowledged} acknowledged records"
-        raise LogDamaged(directory / "wal", offset=None, expected=expected, found="none")
-    tail = _Tail(Position(begins), None, Watermark(), len(found), None, begins)
-    for first, path in found:
-        if first != tail.position.leaves:
-            missing = directory / "wal" / segment_name(tail.position.leaves)
-            raise LogDamaged(missing, offset=None, expected="a segment", found="no such file")
-        tail = _read_segment(path, tail, acknowledged, last=path == found[-1][1])
-    if tail.position.leaves < acknowledged:
-        raise LogDamaged(
-            found[-1][1],
-            offset=tail.position.offset,
-            expected=f"{acknowledged} acknowledged records",
-            found=f"the end of the log after {tail.position.leaves}",
-        )
-    if tail.cut is None and tail.position.leaves > acknowledged:
-        return _without_torn_payloads(directory, found[-1][1], tail)
-    return tail
-
-
-def _without_torn_payloads(directory: Path, path: Path, tail: _Tail) -> _Tail:
-    """Rule 3: the tail without its last group, if the payloads of that are not whole."""
-    start = tail.last_frame
-    if start is None or payloads_whole(directory, tail.before, tail.watermark):
-        return tail
-    with path.open("rb") as file:
-        file.seek(start)
-        header = parse_header(file.read(FRAME_HEADER_BYTES))
-    if header is None:  # cannot be: it was read a moment ago
-        return tail
-    cut = Cut(path, start, tail.position.offset - start, "the payloads of the group are not whole")
-    position = Position(header.first, tail.position.segment, start)
-    return replace(tail, position=position, last_frame=None, watermark=tail.before, cut=cut)
-
-
-def _read_segment(path: Path, tail: _Tail, acknowledged: int, *, last: bool) -> _Tail:
-    first = leaves = tail.position.leaves
-    last_frame, end, watermark, cut = None, SEGMENT_HEADER_BYTES, tail.watermark, None
-    before = tail.before
-    with path.open("rb") as file:
-        damage = check_segment_header(file.read(SEGMENT_HEADER_BYTES), first)
-        if damage is not None:
-            raise _refuse(path, damage)
-        for frame in scan(file, first=first):
-            if isinstance(frame, Damage):
-                cut = _judge(path, frame, leaves=leaves, acknowledged=acknowledged, last=last)
-                break
-            leaves += frame.leaf_count
-            before, watermark = watermark, frame.watermark
-            last_frame, end = frame.offset, frame.end
-    position = Position(leaves, first, end)
-    return _Tail(position, last_frame, watermark, tail.segments, cut, tail.first, before)
-
-
-def _judge(path: Path, damage: Damage, *, leaves: int, acknowledged: int, last: bool) -> Cut:
-    """Rule 3: whether what is not whole at `damage` may be cut off."""
-    data = path.read_bytes()
-    if not damage.torn or not last or leaves < acknowledged:
-        raise _refuse(path, damage)
-    if next_frame_after(data, damage.offset + 1) is not None:
-        raise _refuse(path, damage)
-    why = f"expected {damage.expected}, found {damage.found}"
-    written = len(data.rstrip(b"\0"))  # behind it, room was reserved
-    return Cut(path, damage.offset, max(written - damage.offset, 1), why)
-
-
-def _refuse(path: Path, damage: Damage) -> LogDamaged:
-    return LogDamaged(path, offset=damage.offset, expected=damage.expected, found=damage.found)

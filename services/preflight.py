@@ -19,7 +19,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 
 from audit.errors import AuditError
 from audit.log import Log
-from audit.wal import Cut
+from audit.recovery import Cut
 from runners.errors import RunnerError
 
 from .access.checks import check_access
