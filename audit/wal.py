@@ -1,4 +1,4 @@
-"""The write-ahead log: where a record becomes durable, and what a restart may believe.
+"""The write-ahead log: where a record becomes durable.
 
 Rules:
 1. The framed segments are the truth; tiles, checkpoints, the index and the marker derive from
@@ -11,8 +11,8 @@ Rules:
    takes appends as soon as the disk does.
 A group whose append failed may still be found after a crash, if the process died before it could
 cut it off: "failed" means "not acknowledged", not "never happened".
-Read next: recovery.py, log.py (who holds the lock), cursor.py (reading), marker.py (what readers may
-see).
+Read next: recovery.py (what a restart may believe), log.py (who holds the lock), cursor.py
+(reading), marker.py (what readers may see).
 """
 
 from collections.abc import Callable, Sequence

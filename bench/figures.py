@@ -1,7 +1,9 @@
 """What a run measured: figures by name, and what each was made of.
 
 Rule: figures are numbers, or lists of them; None says "not measured in this run". Beside them
-stands which interpreter ran, and how fast it is: builds of one version differ by half.
+stands which interpreter ran, and how fast it is: builds of one version differ by half; and what the
+host gave to other machines meanwhile: where that is more than a few hundredths, no tail of a
+distribution is this program's.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import platform
 import timeit
 from collections.abc import Mapping
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -30,6 +33,7 @@ class Figures:
         self._reach = reach
         self.values: dict[str, Value] = {}
         self._notes: dict[str, str] = {}
+        self._before = psutil.cpu_times()
 
     def note(self, key: str, value: Value, text: str) -> None:
         """Keep a figure and what it was made of."""
@@ -42,8 +46,16 @@ class Figures:
             if key in self.values:
                 table.add_row(key, reach, str(self.values[key]), self._notes[key])
         Console(width=120).print(table)
-        print(_interpreter())
+        print(f"{_interpreter()}; {self._stolen()}")
         print("BENCH", json.dumps(self.values))
+
+    def _stolen(self) -> str:
+        """How much of the processor time that was wanted other machines had (proc(5), "steal")."""
+        now, before = psutil.cpu_times(), self._before
+        took = {name: getattr(now, name) - getattr(before, name) for name in now._fields}
+        stolen = took.get("steal", 0.0)
+        wanted = sum(took.get(name, 0.0) for name in ("user", "system", "softirq")) + stolen
+        return f"other machines had {stolen / max(wanted, 1e-9):.0%} of the processor time wanted"
 
 
 def _interpreter() -> str:
