@@ -1,39 +1,27 @@
 """What the log says of subjects: who is erased, who is held, whom it mentions at all.
 
-    <log>/standing   8 bytes "WBSTAND1", SHA-256 of what follows, uint32 length of a JSON object,
-                     that object, the mentions (mentions.py)
-
 Rule 1: the log is the only place where holds and erasures are. It is read in the order of the
-leaves, each leaf once; what it said up to some leaf is kept in a file, so that a start reads what
-came since the one before.
-Rule 2: the file is derived and proves nothing. It names its last leaf: where the log does not have
-that, or the file is not whole, everything is read. Whoever can change it can reach the keys, too,
-which lie beside it. It holds no text of what was pruned.
+leaves, each leaf once; what it said up to some leaf is kept in `<log>/standing` (snapshot.py), so
+that a start reads what came since the one before. Who could change that file can reach the keys.
+Rule 2: the file holds no text of what was pruned.
 Read next: erasing.py and pruning.py (who ask).
 """
 
-import hashlib
-import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import orjson
-
 from .bundle import Bundle
 from .events import Erasure, Event, LegalHold, Pruned
-from .files import replace_file
 from .mentions import Mentions, unit_ref_in
-from .merkle import leaf_hash
 from .reader import LogReader
 from .record import DECISION_BEGINS, decode, original
+from .snapshot import Snapshot, SnapshotFile
 
 __all__ = ["STANDING_NAME", "Standing"]
 
 STANDING_NAME: Final = "standing"
-_MAGIC: Final = b"WBSTAND1"
-_HEAD: Final = struct.Struct(">I")
+_KIND: Final = "standing-1"
 _AT_ONCE, _KEEP_AFTER = 65_536, 65_536
 _ERASURE, _HOLD, _PRUNED = b'"type":"erasure"', b'"type":"legal_hold"', b'"type":"pruned"'
 
@@ -53,7 +41,7 @@ class Standing:
     """
 
     def __init__(self, file: Path | None = None) -> None:
-        self._file = file
+        self._file = None if file is None else SnapshotFile(file, _KIND)
         self._taken: list[tuple[int, bytes]] = []
         self._next = self._kept = 0
         self.erasures: dict[str, list[tuple[int, Erasure]]] = {}
@@ -81,7 +69,7 @@ class Standing:
             LogDamaged: the log cannot be read.
         """
         if self._file is not None and not self._next:
-            self._load(self._file, reader)
+            self._take_up(self._file.load(reader))
         size, unit_refs = reader.size(), set[bytes]()
         for first, bundle in reader.bundles(max(self._next, reader.first()), size):
             unit_refs.update(self._subjects(first, bundle))
@@ -92,7 +80,7 @@ class Standing:
         self._next = size
         if self._file is not None and size - self._kept >= _KEEP_AFTER:
             self._kept = size  # also where it cannot be written: the next start reads more
-            self._save(self._file, reader)
+            self._file.save(reader, self._snapshot(reader.first()))
 
     def _subjects(self, first: int, bundle: Bundle) -> Iterator[bytes]:
         """Whom some entries are about; those that are no decisions are taken note of."""
@@ -119,48 +107,19 @@ class Standing:
             self.newest.setdefault(unit_ref, index)
         return unit_ref
 
-    # --- the file -----------------------------------------------------------------------------
-
-    def _save(self, file: Path, reader: LogReader) -> None:
-        first = reader.first()
+    def _snapshot(self, first_leaf: int) -> Snapshot:
         said = {
-            "leaves": self._next,
-            "last": _hash_of(reader, self._next - 1),
-            "taken": [(index, data.decode()) for index, data in self._taken if index >= first],
+            "taken": [(leaf, data.decode()) for leaf, data in self._taken if leaf >= first_leaf],
             "newest": {unit_ref.decode(): leaf for unit_ref, leaf in self.newest.items()},
         }
-        head = orjson.dumps(said)
-        body = _HEAD.pack(len(head)) + head + self.mentions.pack()
-        with suppress(OSError):  # a start without it reads the log
-            whole = _MAGIC + hashlib.sha256(body).digest() + body
-            replace_file(file, whole, mode=0o600, durable=False)
+        return Snapshot(self._next, said, self.mentions.pack())
 
-    def _load(self, file: Path, reader: LogReader) -> None:
-        """Take up what was kept, if it is whole and of this log."""
-        try:
-            raw = file.read_bytes()
-        except OSError:
+    def _take_up(self, found: Snapshot | None) -> None:
+        if found is None:
             return
-        start = len(_MAGIC) + hashlib.sha256().digest_size
-        body = memoryview(raw)[start:]
-        if raw[:start] != _MAGIC + hashlib.sha256(body).digest():
-            return
-        end = _HEAD.size + _HEAD.unpack_from(body)[0]
-        said = orjson.loads(body[_HEAD.size : end])
-        if not 0 < said["leaves"] <= reader.size():
-            return
-        if said["last"] != _hash_of(reader, said["leaves"] - 1):
-            return
-        for index, text in said["taken"]:
-            self._taken.append((index, text.encode()))
-            self.take(index, decode(text.encode()))
-        self.newest = {unit_ref.encode(): leaf for unit_ref, leaf in said["newest"].items()}
-        self.mentions = Mentions.unpack(body[end:])
-        self._next = self._kept = said["leaves"]
-
-
-def _hash_of(reader: LogReader, leaf: int) -> str:
-    """The hash of a leaf, in hex; empty if it was pruned."""
-    if leaf < reader.first():
-        return ""
-    return "".join(leaf_hash(data).hex() for _, data in reader.raw(leaf, leaf + 1))
+        for leaf, text in found.said["taken"]:
+            self._taken.append((leaf, text.encode()))
+            self.take(leaf, decode(text.encode()))
+        self.newest = {unit_ref.encode(): leaf for unit_ref, leaf in found.said["newest"].items()}
+        self.mentions = Mentions.unpack(found.body)
+        self._next = self._kept = found.leaves
