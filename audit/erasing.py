@@ -29,7 +29,8 @@ from .log import Log
 from .notary import Notary
 from .record import new_id, now_us
 from .seals import Seals, is_erased
-from .standing import STANDING_NAME, Standing
+from .snapshot import STANDING
+from .standing import Standing
 
 __all__ = ["Erased", "Erasing"]
 
@@ -62,7 +63,7 @@ class Erasing:
         """Nothing is read before the first call; `seals` are those of the log's decisions."""
         self._seals = seals
         self._notary = notary
-        self._standing = Standing(notary.directory / STANDING_NAME)
+        self._standing = Standing(notary.directory / STANDING)
         self._reader = notary.reader()
         self._one = asyncio.Lock()
         self._undone: set[str] = set()  # erasures whose deed was begun here, and is not done

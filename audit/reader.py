@@ -111,18 +111,18 @@ class LogReader:
         for index, data in self.raw(start, end):
             yield Entry(index, data, decode(data))
 
-    def others(self) -> Iterator[Entry]:
-        """The committed leaves that are no decisions, decoded; none with a flaw.
+    def others(self, start: int | None = None) -> Iterator[Entry]:
+        """The committed leaves from `start` on that are no decisions, decoded; none with a flaw.
 
         Some 0.5 µs for each decision, where decoding takes 10: for starts, which others wait for.
         A start must not fail for ever over what a stranger once wrote, so that is passed over, and
         the first leaf of it named in the process log.
 
         Raises:
-            LogDamaged: as `raw`.
+            LeafPruned, LogDamaged: as `raw`.
         """
         odd: list[int] = []
-        for first, bundle in self.bundles():
+        for first, bundle in self.bundles(start):
             for place in bundle.without(DECISION_BEGINS):
                 data = bundle[place]
                 event = _sound(data)

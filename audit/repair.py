@@ -20,7 +20,7 @@ from .note import VerifierKey
 from .publish import load_checkpoint
 from .reader import LogReader
 from .rotation import chain_of
-from .standing import STANDING_NAME
+from .snapshot import SNAPSHOTS
 from .tiles import Tile, TileBuilder, write_tile
 from .writerlock import take_lock
 
@@ -51,9 +51,10 @@ def rebuild_derived(directory: Path, key: VerifierKey, wrong: Iterable[str] = ()
             with Index(directory) as index:
                 index.rebuild()
             done.append("index.sqlite")
-        if (directory / STANDING_NAME).exists():
-            (directory / STANDING_NAME).unlink()  # the next start reads the log
-            done.append(STANDING_NAME)
+        for name in SNAPSHOTS:
+            if (directory / name).exists():
+                (directory / name).unlink()  # the next start reads the log
+                done.append(name)
     finally:
         lock.close()
     return done

@@ -1,4 +1,4 @@
-r"""What a reader of the log made of all leaves before one, kept so that a start reads only the rest.
+r"""What a reader of the log made of all leaves before one, so that a start reads only the rest.
 
     8 bytes "WBSNAP1\n", SHA-256 of the rest, uint32 length of a JSON object, that object, a body
 
@@ -7,7 +7,7 @@ of the last of them: where the log does not have that leaf, or the file is not w
 kind, there is no snapshot, and the whole log is read. Whoever can change it lies beside the keys.
 Rule 2: not synced: after a power cut it may be an older one, or none.
 Rule 3: numbers and texts are the object's, whatever is large is the body.
-Read next: standing.py (who uses it).
+Read next: standing.py and services/following.py (who use it).
 """
 
 import hashlib
@@ -23,7 +23,13 @@ from .files import replace_file
 from .merkle import leaf_hash
 from .reader import LogReader
 
-__all__ = ["Snapshot", "SnapshotFile"]
+__all__ = ["FOLLOWED", "SNAPSHOTS", "STANDING", "Snapshot", "SnapshotFile"]
+
+STANDING: Final = "standing"
+FOLLOWED: Final = "followed"
+SNAPSHOTS: Final = (STANDING, FOLLOWED)
+"""The names of snapshots in a log's folder: of what is said of subjects, and of the explainer's."""
+
 
 _MAGIC: Final = b"WBSNAP1\n"
 _BEGIN: Final = len(_MAGIC) + hashlib.sha256().digest_size

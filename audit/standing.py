@@ -18,9 +18,8 @@ from .reader import LogReader
 from .record import DECISION_BEGINS, decode, original
 from .snapshot import Snapshot, SnapshotFile
 
-__all__ = ["STANDING_NAME", "Standing"]
+__all__ = ["Standing"]
 
-STANDING_NAME: Final = "standing"
 _KIND: Final = "standing-1"
 _AT_ONCE, _KEEP_AFTER = 65_536, 65_536
 _ERASURE, _HOLD, _PRUNED = b'"type":"erasure"', b'"type":"legal_hold"', b'"type":"pruned"'

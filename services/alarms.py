@@ -11,18 +11,30 @@ Boundary: no IO; takes events, gives events.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from audit.record import Alert, AssignmentConfig, Decision, FairnessWindow, decimal, new_id
+from audit.record import (
+    Alert,
+    AssignmentConfig,
+    Decision,
+    FairnessWindow,
+    decimal,
+    decode,
+    encode,
+    new_id,
+)
 from experiments.srm import ALPHA, CONCENTRATION
 
 __all__ = ["FAIRNESS", "MISMATCH", "Alarms"]
 
 MISMATCH, FAIRNESS = "sample_ratio_mismatch", "below_four_fifths"
 _MAX_UNITS = 1_000_000
+_UNIT = 8
 
 
 class _Split:
@@ -40,7 +52,7 @@ class _Split:
         self._log_e = self.highest = 0.0
 
     def take(self, unit_ref: str, arm: str) -> None:
-        unit = bytes.fromhex(unit_ref)[:8]
+        unit = hashlib.blake2b(unit_ref.encode(), digest_size=_UNIT).digest()
         share = self.shares.get(arm)
         if share is None or unit in self._units or len(self._units) >= _MAX_UNITS:
             return
@@ -49,6 +61,32 @@ class _Split:
         self._log_e += math.log((CONCENTRATION * share + self.counts[arm]) / seen / share)
         self.highest = max(self.highest, self._log_e)
         self.counts[arm] += 1
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` takes; JSON."""
+        return {
+            "config": encode(self.config).decode(),
+            "counts": dict(self.counts),
+            "units": base64.b64encode(b"".join(self._units)).decode(),
+            "log_e": self._log_e,
+            "highest": self.highest,
+        }
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> _Split:
+        """The inverse of `state`.
+
+        Raises:
+            TypeError: it is none.
+        """
+        config = decode(state["config"].encode())
+        if not isinstance(config, AssignmentConfig):
+            raise TypeError("could not restore a split: it names no definition")
+        split, units = cls(config), base64.b64decode(state["units"])
+        split.counts.update(state["counts"])
+        split._units = {units[at : at + _UNIT] for at in range(0, len(units), _UNIT)}
+        split._log_e, split.highest = state["log_e"], state["highest"]
+        return split
 
     @property
     def mismatched(self) -> bool:
@@ -61,6 +99,16 @@ class Alarms:
     def __init__(self) -> None:
         self._splits: dict[str, _Split] = {}
         self._raised: set[tuple[str, ...]] = set()
+
+    def state(self) -> dict[str, Any]:
+        """What was made of all events so far, for `restore`; JSON."""
+        splits = {version: split.state() for version, split in self._splits.items()}
+        return {"raised": sorted(self._raised), "splits": splits}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` gave; before anything else."""
+        self._raised = {tuple(key) for key in state["raised"]}
+        self._splits = {version: _Split.restore(one) for version, one in state["splits"].items()}
 
     def resume(self, event: Alert | FairnessWindow) -> None:
         """Take note of what the log already holds, in order; before any `take`."""

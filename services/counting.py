@@ -9,7 +9,7 @@ Boundary: no IO; the clock is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from audit.fairness import Window
 from audit.record import Decision, FairnessWindow, new_id
@@ -37,6 +37,19 @@ class Counting:
         self._counted: dict[str, int] = {}
         self._open: dict[str, Window] = {}
         self._opened_us: dict[str, int] = {}
+
+    def counted(self) -> dict[str, int]:
+        """Up to which leaf closed windows cover each model."""
+        return dict(self._counted)
+
+    def restore(self, counted: Mapping[str, int]) -> None:
+        """Take up what `counted` said; before any `resume`."""
+        self._counted = dict(counted)
+
+    def first_open(self) -> int | None:
+        """The first leaf that an open window counts; None without one."""
+        found = (window.first_leaf for window in self._open.values())
+        return min((leaf for leaf in found if leaf is not None), default=None)
 
     def resume(self, window: FairnessWindow) -> None:
         """Take note of a window that the log already holds; before any `take`."""

@@ -1,7 +1,7 @@
 """The heavy half of the explainer service: follow the log, explain, count.
 
 Rule 1: what was selected is explained, skipped with a reason, or pending; nothing falls between,
-also not over a restart: the log itself says what is done.
+also not over a restart: the log itself says what is done (following.py).
 Rule 2: an explanation is made with the exact artefact of the decision, by digest, from the kept
 input, with a seed that follows from the decision's id.
 Rule 3: fairness counts every decision once: a window names the leaves it covers, and the next one
@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections import OrderedDict
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -23,15 +22,11 @@ import orjson
 from audit.errors import AuditError, EventConflict
 from audit.explain import ExplainError, Explanation, explain, seed_for
 from audit.keys import Keyring
-from audit.reader import Entry, LogReader
+from audit.reader import LogReader
 from audit.record import (
-    Alert,
-    AssignmentConfig,
     Decision,
-    Event,
     ExplanationRecord,
     ExplanationSkipped,
-    FairnessWindow,
     commitment,
     new_id,
     now_us,
@@ -43,6 +38,7 @@ from runners.tensor import Batch, unpack
 
 from .alarms import Alarms
 from .counting import Counting
+from .following import Following
 from .masterkey import load_keyring
 from .recorder import Appender
 from .settings import Settings
@@ -54,7 +50,6 @@ log = logging.getLogger("weighbridge")
 _POLL_S = 0.2
 _RETRY_S = 2.0
 _CLOSE_S = 1.5
-_READ_AT_ONCE = 5_000
 
 
 class _Target(NamedTuple):
@@ -90,36 +85,22 @@ class Follower:
         self._keyring = keyring
         self._shelf = shelf
         self._settings = settings
-        self._pending: OrderedDict[str, Decision] = OrderedDict()
-        self._done: set[str] = set()
-        self._next = 0
         self._seals = seals
-        self._counting = Counting(
+        counting = Counting(
             seals,
             minimum=settings.fairness_minimum,
             window_s=settings.fairness_window_s,
             positive=self._positive,
         )
-        self._alarms = Alarms()
-        self._unsent: list[Event] = []
+        self._following = Following(reader, counting, Alarms())
         self._working = asyncio.Lock()
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Read what the log says is done already, then begin to follow."""
-        await asyncio.to_thread(self._survey)
+        await asyncio.to_thread(self._following.open)
         self._task = asyncio.create_task(self._run())
-
-    def _survey(self) -> None:
-        for entry in self._reader.others():
-            if isinstance(entry.event, ExplanationRecord | ExplanationSkipped):
-                self._done.add(entry.event.decision)
-            elif isinstance(entry.event, FairnessWindow):
-                self._counting.resume(entry.event)
-                self._alarms.resume(entry.event)
-            elif isinstance(entry.event, Alert):
-                self._alarms.resume(entry.event)
 
     async def close(self) -> None:
         """Finish the explanation at hand and the open fairness window, if the notary still listens.
@@ -145,6 +126,7 @@ class Follower:
                 await self._pause(_POLL_S)
         with suppress(AuditError, OSError):
             await self._write_windows(final=True)
+            self._following.keep(closing=True)
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -153,49 +135,27 @@ class Follower:
 
     async def _turn(self) -> bool:
         """Read what is new, write due windows, explain one decision; whether there was work."""
-        read = await asyncio.to_thread(self._read)
+        read = await asyncio.to_thread(self._following.read)
         await self._write_windows(final=False)
-        if not self._pending:
+        self._following.keep()
+        waiting = next(iter(self._following.pending.items()), None)
+        if waiting is None:
             return read
-        decision_id, event = next(iter(self._pending.items()))
+        event = await asyncio.to_thread(self._following.decision, *waiting)
         async with self._working:
-            if decision_id in self._pending:
+            if event is None:
+                self._following.settle(waiting[0])
+            elif event.id in self._following.pending:
                 await self._explain_recorded(event)
         return True
 
-    def _read(self) -> bool:
-        self._next = max(self._next, self._reader.first())  # what was pruned is not waited for
-        end = min(self._reader.size(), self._next + _READ_AT_ONCE)
-        for entry in self._reader.entries(self._next, end):
-            self._take(entry)
-        found, self._next = end > self._next, end
-        return found
-
-    def _take(self, entry: Entry) -> None:
-        event = entry.event
-        if isinstance(event, ExplanationRecord | ExplanationSkipped):
-            self._done.add(event.decision)
-            self._pending.pop(event.decision, None)
-        elif isinstance(event, AssignmentConfig):
-            self._alarms.take(event, now_us())
-        elif isinstance(event, Decision):
-            self._counting.take(entry.index, event, now_us())
-            self._alert(self._alarms.take(event, now_us()))
-            if event.sampling["selected"] and event.id not in self._done:
-                self._pending[event.id] = event
-
-    def _alert(self, alert: Alert | None) -> None:
-        if alert is not None:
-            self._unsent.append(alert)
-
     async def _write_windows(self, *, final: bool) -> None:
-        for window in self._counting.due(now_us(), final=final):
-            self._unsent += [window, *self._alarms.window(window, now_us())]
+        self._following.close_windows(final=final)
         # Together, so that they reach the disk in one group: a window is on record whole. Where the
         # notary is away they are sent again; it knows their ids.
-        unsent = list(self._unsent)
+        unsent = list(self._following.unsent)
         await asyncio.gather(*(self._appender.append(event) for event in unsent))
-        del self._unsent[: len(unsent)]
+        del self._following.unsent[: len(unsent)]
 
     def _positive(self, model: str, version: str) -> str | None:
         try:
@@ -232,11 +192,7 @@ class Follower:
                 detail_code=detail[:200],
             )
         )
-        self._settle(decision)
-
-    def _settle(self, decision: str) -> None:
-        self._done.add(decision)
-        self._pending.pop(decision, None)
+        self._following.settle(decision)
 
     async def _explain(self, target: _Target, batch: Batch) -> Explanation:
         """Explain the first row and record it."""
@@ -261,7 +217,7 @@ class Follower:
         if target.digest is not None and await self._input(target.decision) is None:
             raise _Erased
         await self._appender.append(record, payloads={"explanation": body}, subject=target.unit_ref)
-        self._settle(target.decision)
+        self._following.settle(target.decision)
         return found
 
     def _compute(self, decision: str, held: Held, batch: Batch) -> Explanation:
@@ -283,7 +239,6 @@ class Follower:
     ) -> dict[str, Any]:
         """Explain one decision at once; a refusal is `{"error", "status"}`."""
         async with self._working:
-            self._settle(decision)
             try:
                 batch = unpack(base64.b64decode(packed))
                 target = _Target(decision, model, version, None, unit_ref)

@@ -17,6 +17,7 @@ from audit.log import Log, Record
 from audit.record import encode
 from audit.repair import rebuild_derived
 from audit.seals import Seals
+from audit.snapshot import SNAPSHOTS
 from audit.testing import check_log
 from audit.verify import verify_log
 from tests.audit.pruneworld import living
@@ -326,9 +327,9 @@ async def test_an_interrupted_pruning_is_named(tmp_path, monkeypatch, step) -> N
     check_log(world.directory, world.key)
 
 
-def test_repair_removes_what_was_kept_of_subjects_and_the_next_start_reads_the_log(world) -> None:
-    (world.directory / "standing").write_bytes(b"of another log")
-    (world.directory / "standing").chmod(0o600)
+def test_repair_removes_snapshots_and_the_next_start_reads_the_log(world) -> None:
+    for name in SNAPSHOTS:
+        (world.directory / name).write_bytes(b"of another log")
     assert seen(world)[1] == 0
-    assert rebuild_derived(world.directory, world.key) == ["index.sqlite", "standing"]
-    assert not (world.directory / "standing").exists()
+    assert rebuild_derived(world.directory, world.key) == ["index.sqlite", *SNAPSHOTS]
+    assert not any((world.directory / name).exists() for name in SNAPSHOTS)

@@ -1,0 +1,153 @@
+"""How far the log was followed: what is to be explained, counted, and watched for alarms.
+
+Rule 1: what was selected is pending until the log holds its explanation, or why there is none. Of
+what is pending only the leaf is kept; the decision is read again when its turn comes.
+Rule 2: a start goes on where the log was followed to: before the oldest decision that is pending,
+and before the first one that an open window counts. What was made of everything before is kept in
+`<log>/followed` (audit/snapshot.py). It is not saved while an alarm is on its way to the log.
+Rule 3: reading a leaf twice changes nothing: a window names the leaves it covers, a unit counts
+once in a split, and what the log holds is not pending.
+Boundary: reads the log; what is to be written there is the caller's (follower.py). `read` and
+`decision` may run in a thread while `settle` is called on the loop, all else runs there alone.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import suppress
+from typing import Final
+
+from audit.errors import LeafPruned, NotFound
+from audit.reader import Entry, LogReader
+from audit.record import (
+    Alert,
+    AssignmentConfig,
+    Decision,
+    Event,
+    ExplanationRecord,
+    ExplanationSkipped,
+    FairnessWindow,
+    now_us,
+)
+from audit.snapshot import FOLLOWED, Snapshot, SnapshotFile
+
+from .alarms import Alarms
+from .counting import Counting
+
+__all__ = ["Following"]
+
+_KIND: Final = "followed-1"
+_READ_AT_ONCE = 5_000
+_KEEP_AFTER = 65_536
+_SETTLED = 10_000
+
+
+class Following:
+    """One log, read in the order of its leaves; `open` it first.
+
+    Attributes:
+        pending: the leaves of decisions that are to be explained, by id, oldest first.
+        unsent: alerts, and windows, that the log does not hold yet; for the caller to write.
+    """
+
+    def __init__(self, reader: LogReader, counting: Counting, alarms: Alarms) -> None:
+        self._reader = reader
+        self._again = LogReader(reader.directory)  # a place of its own: the other one goes on
+        self._file = SnapshotFile(reader.directory / FOLLOWED, _KIND)
+        self._counting = counting
+        self._alarms = alarms
+        self._next = self._kept = self._surveyed = 0
+        self._explained: set[str] = set()  # as the log says, of leaves that are not read yet
+        self._settled: OrderedDict[str, None] = OrderedDict()  # here, perhaps before they are read
+        self.pending: OrderedDict[str, int] = OrderedDict()
+        self.unsent: list[Event] = []
+
+    def open(self) -> None:
+        """Take up what was kept, and read what the log says is done already.
+
+        Raises:
+            LogDamaged: the log cannot be read.
+        """
+        found = self._file.load(self._reader)
+        if found is not None:
+            self._counting.restore(found.said["counted"])
+            self._alarms.restore(found.said["alarms"])
+            self._next = self._kept = found.leaves
+        self._surveyed = self._reader.size()
+        for entry in self._reader.others(max(self._next, self._reader.first())):
+            if isinstance(entry.event, ExplanationRecord | ExplanationSkipped):
+                self._explained.add(entry.event.decision)
+            elif isinstance(entry.event, FairnessWindow):
+                self._counting.resume(entry.event)
+                self._alarms.resume(entry.event)
+            elif isinstance(entry.event, Alert):
+                self._alarms.resume(entry.event)
+
+    def read(self) -> bool:
+        """Read some thousand leaves that are new; whether there were any.
+
+        Raises:
+            LogDamaged, DecodeError: the log cannot be read.
+        """
+        self._next = max(self._next, self._reader.first())  # what was pruned is not waited for
+        end = min(self._reader.size(), self._next + _READ_AT_ONCE)
+        for entry in self._reader.entries(self._next, end):
+            self._take(entry)
+        found, self._next = end > self._next, end
+        if self._explained and end >= self._surveyed:
+            self._explained.clear()  # their decisions have all been read
+        return found
+
+    def _take(self, entry: Entry) -> None:
+        event = entry.event
+        if isinstance(event, ExplanationRecord | ExplanationSkipped):
+            self.pending.pop(event.decision, None)
+        elif isinstance(event, AssignmentConfig):
+            self._alarms.take(event, now_us())
+        elif isinstance(event, Decision):
+            self._counting.take(entry.index, event, now_us())
+            alert = self._alarms.take(event, now_us())
+            if alert is not None:
+                self.unsent.append(alert)
+            done = event.id in self._explained or event.id in self._settled
+            if event.sampling["selected"] and not done:
+                self.pending[event.id] = entry.index
+
+    def decision(self, decision: str, leaf: int) -> Decision | None:
+        """A decision that is pending, from the log; None if it was pruned meanwhile.
+
+        Raises:
+            LogDamaged, DecodeError: the log cannot be read.
+        """
+        with suppress(LeafPruned, NotFound):
+            event = self._again.entry(leaf).event
+            if isinstance(event, Decision) and event.id == decision:
+                return event
+        return None
+
+    def settle(self, decision: str) -> None:
+        """A decision is explained, or will not be; also one that was not read yet."""
+        self.pending.pop(decision, None)
+        self._settled[decision] = None
+        if len(self._settled) > _SETTLED:
+            self._settled.popitem(last=False)
+
+    def close_windows(self, *, final: bool) -> None:
+        """Have windows that are old enough, or all, and their alerts among the unsent."""
+        for window in self._counting.due(now_us(), final=final):
+            self.unsent += [window, *self._alarms.window(window, now_us())]
+
+    def keep(self, *, closing: bool = False) -> None:
+        """Save how far the log was followed, if that is much further than the last time; quick.
+
+        Raises:
+            LogDamaged: the log cannot be read.
+        """
+        opened = self._counting.first_open()
+        oldest = next(iter(self.pending.values()), self._next)
+        leaves = min(self._next, oldest, self._next if opened is None else opened)
+        if self.unsent or leaves < self._kept + (1 if closing else _KEEP_AFTER):
+            return
+        said = {"counted": self._counting.counted(), "alarms": self._alarms.state()}
+        self._file.save(self._reader, Snapshot(leaves, said))
+        self._kept = leaves
