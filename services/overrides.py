@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any, Protocol
 
+from audit.boundary import pruned_words
 from audit.errors import EventInvalid, NotFound
 from audit.index import Index
 from audit.reader import LogReader
@@ -81,7 +82,8 @@ class LocalReviews:
             leaf = index.find(decision)
         event = None if leaf is None else LogReader(self._log).entry(leaf).event
         if not isinstance(event, Decision):
-            raise NotFound(f"could not override {decision}: the log holds no such decision")
+            pruned = pruned_words(self._log)
+            raise NotFound(f"could not override {decision}: the log holds no such decision{pruned}")
         return event
 
 
