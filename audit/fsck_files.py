@@ -29,7 +29,8 @@ __all__ = ["Level", "Seen", "files_seen", "lock_holder", "parquet_seen"]
 Level = Literal["fine", "note", "mend", "damage"]
 
 _KNOWN: Final = re.compile(
-    r"wal|wal/\d{20}\.(wal|carry)|committed|checkpoint|pruned|lock|index\.sqlite(-wal|-shm)?"
+    r"wal|wal/\d{20}\.(wal|carry)|committed|checkpoint|pruned|lock"
+    r"|(index|outcomes)\.sqlite(-wal|-shm)?"
     r"|ids(/(\d{8}\.run|lost))?|rotations(/\d{20}(\.new)?)?|tile(/.*)?|checkpoints(/\d+)?|cosigned(/[0-9a-f]{16})?"
     r"|blobs(/(\d{8}\.seg|subjects\.keys|seal\.roots|seal|seal/[0-9a-f]{4}(\.new)?))?",
     re.ASCII,
