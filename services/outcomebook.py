@@ -233,8 +233,8 @@ class OutcomeBook:
                 OutcomeFile.remove(self._path)
                 return self._open()
         log.warning(
-            "%s cannot be used (%s): outcomes are remembered in memory, and read from the whole "
-            "log again at the next start",
+            "%s cannot be used (%s): until the next start outcomes are remembered in memory, read "
+            "from the whole log",
             self._path.name,
             reason(error),
         )

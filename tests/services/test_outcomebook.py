@@ -70,6 +70,12 @@ def test_the_file_is_private_and_has_no_text_of_an_outcome(path, notary) -> None
     assert not any(word in raw for word in (b"event", b"clicked", b"abab"))
 
 
+def test_a_file_that_others_may_read_is_closed_to_them(made, notary) -> None:
+    made.chmod(0o644)
+    OutcomeBook(made, SECRET, notary.reader()).close()
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+
+
 async def test_only_new_leaves_are_read_after_a_restart(made, notary) -> None:
     await filled(range(60, 70), notary)
     reader = MemoryReader(notary.entries, group=1)

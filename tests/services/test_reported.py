@@ -95,6 +95,18 @@ async def test_memory_does_not_grow_with_the_number_of_outcomes(tmp_path) -> Non
     await outcomes.close()
 
 
+async def test_what_the_book_has_not_read_stays_in_memory(tmp_path) -> None:
+    notary = MemoryNotary()
+    before = MemoryReader(list(notary.entries))
+    reported = await Reported.open(tmp_path / NAME, SECRET, before)
+    receipt = await notary.append(outcome(1))
+    named = reported.name(outcome(1))
+    reported.note(named, receipt.index)
+    await reported.catch_up()
+    assert await reported.find([named.key]) == {named.key: (0, named.content)}
+    await reported.close()
+
+
 async def test_the_book_is_brought_up_to_date_without_being_asked(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(reporting, "_MANY", 20)
     outcomes = await opened(MemoryNotary(), tmp_path)
