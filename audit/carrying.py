@@ -11,7 +11,7 @@
                                                of their key slots
     up to where each instance's numbers were accounted for   it is among the last 512 (not as a
                                                record of its own: in the `pruned` record)
-Not carried: outcomes (a repeated report of a pruned one is recorded again), explanations, fairness
+Not carried: outcomes (who takes them may know pruned ones all the same), explanations, fairness
 windows, accesses. What was carried before is carried again, and its path grows to the new frontier.
 Boundary: reads the log and its tiles; makes events, writes nothing.
 Read next: pruning.py.

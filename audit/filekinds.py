@@ -23,7 +23,8 @@ _FOLDER: Final = re.compile(
     r"|tile(/(entries|[0-9]+)(/x[0-9]{3})*(/[0-9]{3}\.p)?)?"
 )
 _OWN: Final = re.compile(
-    r"wal/[0-9]{20}\.(wal|carry)|committed|checkpoint|pruned|lock|standing|followed|index\.sqlite(-wal|-shm)?"
+    r"wal/[0-9]{20}\.(wal|carry)|committed|checkpoint|pruned|lock|standing|followed"
+    r"|(index|outcomes)\.sqlite(-wal|-shm)?"
     r"|ids/([0-9]{8}\.run|lost)|rotations/[0-9]{20}(\.new)?|checkpoints/[0-9]+|cosigned/[0-9a-f]{16}"
     r"|tile/(entries|[0-9]+)(/x[0-9]{3})*/[0-9]{3}(\.p/[0-9]{1,3})?"
     r"|blobs/([0-9]{8}\.seg|subjects\.keys|seal\.roots|seal/[0-9a-f]{4}(\.new)?)"

@@ -10,7 +10,7 @@ Read next: index.py (finding), verify.py (checking), prove.py (proofs).
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,17 +123,8 @@ class LogReader:
         """
         odd: list[int] = []
         for first, bundle in self.bundles(start):
-            for place in bundle.without(DECISION_BEGINS):
-                data = bundle[place]
-                event = _sound(data)
-                if event is None:
-                    odd.append(first + place)
-                else:
-                    yield Entry(first + place, data, event)
-        if odd:
-            _LOGGER.warning(
-                "passed over %d malformed records, the first is leaf %d", len(odd), odd[0]
-            )
+            yield from others_in(first, bundle, odd)
+        say_odd(odd)
 
     def entry(self, index: int) -> Entry:
         """One committed leaf.
@@ -172,6 +163,23 @@ class LogReader:
 
     def _position(self) -> Position:
         return read_marker(self.directory) if self._committed is None else self._committed()
+
+
+def others_in(first: int, bundle: Bundle, odd: list[int]) -> Iterator[Entry]:
+    """What `others` gives of some leaves; `odd` learns which it passes over, for `say_odd`."""
+    for place in bundle.without(DECISION_BEGINS):
+        data = bundle[place]
+        event = _sound(data)
+        if event is None:
+            odd.append(first + place)
+        else:
+            yield Entry(first + place, data, event)
+
+
+def say_odd(odd: Sequence[int]) -> None:
+    """Name in the process log the first leaf that was passed over, if any was."""
+    if odd:
+        _LOGGER.warning("passed over %d malformed records, the first is leaf %d", len(odd), odd[0])
 
 
 def _sound(data: bytes) -> Event | None:

@@ -2,7 +2,8 @@
 
 `FaultyFiles` stands between the write path and the disk and fails in pairs: "not-stored" (nothing
 reached the disk) and "stored" (it did, but the answer got lost), plus short writes. `MemoryNotary`
-is a notary without files. `check_log` verifies everything and raises at the first problem.
+is a notary without files, `MemoryReader` reads it. `check_log` verifies everything and raises at
+the first problem.
 Rule: nothing here is imported by the rest of the package.
 """
 
@@ -14,7 +15,8 @@ from typing import Literal
 
 from .appending import EventAppender
 from .blobs import Payload
-from .errors import AuditError, EventConflict, LogUnavailable
+from .bundle import Bundle
+from .errors import AuditError, EventConflict, LeafPruned, LogUnavailable
 from .files import OsFiles
 from .merkle import leaf_hash
 from .notary import Durability, Receipt
@@ -154,5 +156,49 @@ class MemoryNotary(EventAppender):
             raise LogUnavailable("injected: stored, but the acknowledgement was lost")
         return receipt
 
+    def reader(self) -> "MemoryReader":
+        """Reads what was stored, as a LogReader does."""
+        return MemoryReader(self.entries)
+
     async def close(self) -> None:
         """Nothing to release."""
+
+
+class MemoryReader:
+    """A LogReader of entries in memory, which come in bundles of `group`.
+
+    Attributes:
+        begins: the first leaf that is there; those before it are as if pruned.
+        given: how many leaves were handed out.
+    """
+
+    def __init__(self, entries: Sequence[Entry], *, begins: int = 0, group: int = 16) -> None:
+        self._entries = entries
+        self.begins, self._group = begins, group
+        self.given = 0
+
+    def size(self) -> int:
+        """See LogReader.size."""
+        return len(self._entries)
+
+    def first(self) -> int:
+        """See LogReader.first."""
+        return self.begins
+
+    def raw(self, start: int | None = None, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """See LogReader.raw."""
+        for first, bundle in self.bundles(start, end):
+            yield from enumerate(bundle, start=first)
+
+    def bundles(
+        self, start: int | None = None, end: int | None = None
+    ) -> Iterator[tuple[int, Bundle]]:
+        """See LogReader.bundles."""
+        start = self.begins if start is None else start
+        if start < self.begins:
+            raise LeafPruned(f"could not read leaf {start}: as if pruned")
+        stop = self.size() if end is None else min(end, self.size())
+        for first in range(start, stop, self._group):
+            found = [entry.data for entry in self._entries[first : min(first + self._group, stop)]]
+            self.given += len(found)
+            yield first, Bundle.of(found)

@@ -46,6 +46,7 @@ from .tree import TreeChecker
 __all__ = ["Findings", "Problem", "Proven", "prove", "verify_log", "verify_proof"]
 
 _OF_WAL = re.compile(r"[0-9]{20}\.(wal|wal\.tmp|carry|carry\.tmp)")
+_DERIVED = ("index.sqlite", "outcomes.sqlite")
 _LAST_S = 1 << 36  # a time that a date can show
 
 STEPS = (
@@ -276,7 +277,7 @@ def _strays(directory: Path, found: Collector) -> None:
     known = {"wal", "tile", "blobs", "lock", "committed", "ids", CHECKPOINT_NAME, COSIGNED_NAME}
     known |= {ROTATIONS_NAME, PRUNED_NAME, CHECKPOINTS_NAME}
     for path in sorted(directory.iterdir()):
-        if path.name not in known and not path.name.startswith("index.sqlite"):
+        if path.name not in known and not path.name.startswith(_DERIVED):
             found.note(f"{path.name} is not part of the log and was not checked")
     for path in sorted((directory / "wal").glob("*")):
         if not _OF_WAL.fullmatch(path.name):

@@ -26,12 +26,12 @@ from audit.keys import Keyring
 from audit.link_server import Handler, NotaryServer, serve, serve_tcp
 from audit.notary import Notary
 from audit.pruning import PRUNES
-from audit.reader import LogReader
-from audit.record import Event, ModelPromoted, ModelRegistered, ModelRolledBack, original
+from audit.record import Event, Outcome
 from audit.rotating import Rotating
 from audit.seals import Seals
 
 from .erasures import LocalSubjects, Subjects
+from .facts import ARTEFACT, Fact, fact_of
 from .faults import BadRequest
 from .logwatch import LogWatch
 from .masterkey import load_or_create_keyring
@@ -39,6 +39,7 @@ from .notary_link import listening_link
 from .outcomes import Outcomes
 from .overrides import LocalReviews, Reviews
 from .recorder import Appender
+from .reported import Reported
 from .retaining import Retaining, open_pruning
 from .settings import Settings
 from .witnesses import parse_witnesses, summary
@@ -47,6 +48,8 @@ from .writing import patiently
 __all__ = ["Ledger", "LocalLedger", "Reports"]
 
 SAMPLING = "sampling/1"
+OUTCOMES = "outcomes/1"
+OUTCOMES_NAME = "outcomes.sqlite"
 _LAST_OF_KEYS = "\uffff"
 
 
@@ -146,9 +149,25 @@ class LocalLedger:
         watch = LogWatch(self.notary, self.cosigning.states)
         watch.start()
         self._stack.push_async_callback(watch.close)
-        self.outcomes = Outcomes(self.notary, self.keyring)
-        await asyncio.to_thread(self._remember, LogReader(settings.log_dir))
+        await self._open_outcomes()
         await self._listen()
+
+    async def _open_outcomes(self) -> None:
+        """Know the outcomes on record, which artefacts were put on record, and who led."""
+
+        async def settled() -> None:
+            await self.notary.in_writer(lambda _: None)
+
+        reported = await Reported.open(
+            self._settings.log_dir / OUTCOMES_NAME,
+            self.keyring.derived(OUTCOMES),
+            self.notary.reader(),
+            settled=settled,
+        )
+        self.outcomes = Outcomes(self.notary, self.keyring, reported)
+        self._stack.push_async_callback(self.outcomes.close)
+        for fact in reported.facts:
+            self._learn(fact)
 
     async def _opened(self) -> Notary:
         settings = self._settings
@@ -195,21 +214,6 @@ class LocalLedger:
         """What readiness says of the witnesses."""
         return summary(self.cosigning.states())
 
-    def _remember(self, reader: LogReader) -> None:
-        """One pass over the log: the outcomes, and which artefacts were put on record."""
-
-        def noted(entry: Any) -> tuple[int, Event]:
-            event = original(entry.event)
-            if event is entry.event:
-                self._stored(event)
-            elif isinstance(event, ModelRegistered):  # carried over by a pruning: older than others
-                self.known.setdefault((event.model, event.version), _fact(event))
-            elif isinstance(event, ModelPromoted | ModelRolledBack):
-                self._leading.setdefault(event.model, event.version)
-            return entry.index, event
-
-        self.outcomes.remember(noted(entry) for entry in reader.others())
-
     async def leading_now(self) -> dict[str, str]:
         """Which version led each model last, as the log says."""
         return dict(self._leading)
@@ -221,10 +225,17 @@ class LocalLedger:
         return receipt
 
     def _stored(self, event: Event) -> None:
-        if isinstance(event, ModelPromoted | ModelRolledBack):
-            self._leading[event.model] = event.version
-        if isinstance(event, ModelRegistered):
-            self.known[event.model, event.version] = _fact(event)
+        fact = fact_of(event)
+        if fact is not None:
+            self._learn(fact)
+        elif isinstance(event, Outcome):
+            self.outcomes.heard()
+
+    def _learn(self, fact: Fact) -> None:
+        if fact.kind == ARTEFACT:
+            self.known[fact.model, fact.version] = fact.value
+        else:
+            self._leading[fact.model] = fact.value
 
     # --- what others may ask --------------------------------------------------------------------
 
@@ -302,7 +313,3 @@ class LocalLedger:
     def _erased(self, unit_ref: str) -> None:
         for server in self._servers:
             server.tell({"notice": "erased", "unit_ref": unit_ref})
-
-
-def _fact(event: ModelRegistered) -> str:
-    return f"{event.digest} {event.device}"

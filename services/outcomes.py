@@ -3,8 +3,11 @@
 Rule: an outcome is identified by its `event_id`; the same one again gets the same receipt and makes
 no second record, a different one under the same id is refused. Late and out of order is fine.
 The unit is stored as its keyed reference only.
+Rule: one call after the other is looked up and recorded, and noted before its answer leaves; one
+whose caller left goes on to its end, since a record that is on its way cannot be called back.
 Rule: a call may bring thousands, and answers of models wait on the same event loop: after each
 `_PIECE` outcomes others have their turn.
+Read next: reported.py (what is on record).
 """
 
 from __future__ import annotations
@@ -12,14 +15,16 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, TypeVar
 
 from audit.keys import Keyring
-from audit.record import Event, Outcome, decimal, new_id, now_us
+from audit.record import Outcome, decimal, new_id, now_us
 
 from .faults import BadRequest, Conflict
+from .outcomebook import Named
 from .recorder import Appender
+from .reported import Reported
 
 __all__ = ["Outcomes"]
 
@@ -31,26 +36,16 @@ _MAX_TEXT = 256
 _DECISION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-class _Seen(NamedTuple):
-    content: tuple[str | None, str | None, str, str]
-    leaf: int
-
-
 class Outcomes:
-    """The outcomes recorded so far, by event id."""
+    """Takes outcomes, each once."""
 
-    def __init__(self, appender: Appender, keyring: Keyring) -> None:
-        """Start empty; `remember` feeds what the log already holds."""
+    def __init__(self, appender: Appender, keyring: Keyring, reported: Reported) -> None:
+        """`reported` knows those on record; it is closed with this."""
         self._appender = appender
         self._keyring = keyring
-        self._seen: dict[str, _Seen] = {}
+        self._reported = reported
         self._writing = asyncio.Lock()
-
-    def remember(self, entries: Iterable[tuple[int, Event]]) -> None:
-        """Take in the outcomes of the log, at start."""
-        for index, event in entries:
-            if isinstance(event, Outcome):
-                self._seen[event.event_id] = _Seen(_content(event), index)
+        self._work: asyncio.Task[dict[str, Any]] | None = None  # the loop itself would forget it
 
     async def report(self, body: dict[str, Any]) -> dict[str, Any]:
         """Record `{"outcomes": [...]}`, or one outcome object.
@@ -67,52 +62,62 @@ class Outcomes:
         if not isinstance(listed, list) or not 1 <= len(listed) <= _MAX_PER_CALL:
             raise BadRequest(f"'outcomes' must be a list of 1 to {_MAX_PER_CALL} objects")
         events = [self._parse(item, place) async for place, item in _in_turns(listed)]
+        await self._writing.acquire()
+        self._work = asyncio.create_task(self._record(events))
+        return await asyncio.shield(self._work)
+
+    def heard(self) -> None:
+        """An outcome came to the log by another way than `report`."""
+        self._reported.heard()
+
+    async def close(self) -> None:
+        """Wait for what is under way, then release what knows the outcomes on record."""
         async with self._writing:
-            first: dict[str, Outcome] = {}
-            async for _, event in _in_turns(events):
-                self._refuse_conflict(event, first.setdefault(event.event_id, event))
-            fresh = {event.event_id: event for event in events if event.event_id not in self._seen}
-            await self._append_all(list(fresh.values()))
+            await self._reported.close()
+
+    async def _record(self, events: Sequence[Outcome]) -> dict[str, Any]:
+        """Look up and append, in the turn of `report`, which ends with this."""
+        try:
+            named = [self._reported.name(event) async for _, event in _in_turns(events)]
+            found = await self._reported.find([name.key for name in named])
+            contents = {key: stands.content for key, stands in found.items()}
+            fresh: dict[bytes, tuple[Named, Outcome]] = {}
+            async for place, name in _in_turns(named):
+                if contents.setdefault(name.key, name.content) != name.content:
+                    used = events[place].event_id
+                    raise Conflict(f"event_id '{used}' was used before for another outcome")
+                if name.key not in found:
+                    fresh.setdefault(name.key, (name, events[place]))
+            leaves = {key: stands.leaf for key, stands in found.items()}
+            leaves |= await self._append_all(list(fresh.values()))
+        finally:
+            self._writing.release()
         return {
             "recorded": len(fresh),
             "repeated": len(events) - len(fresh),
-            "leaves": [self._seen[event.event_id].leaf for event in events],
+            "leaves": [leaves[name.key] for name in named],
         }
 
-    async def _append_all(self, events: Sequence[Outcome]) -> None:
-        """Append all and learn of all, whatever becomes of one of them or of the caller.
+    async def _append_all(self, fresh: Sequence[tuple[Named, Outcome]]) -> dict[bytes, int]:
+        """Append all, and note all that are stored, whatever becomes of one; key to leaf.
 
-        A record that is on its way cannot be called back: were it not remembered, the same outcome
-        sent again would make a second one.
+        All are begun without waiting for any, so that many share a group.
         """
-        work = asyncio.create_task(self._begin_all(events))
-        try:
-            done = await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await work
-            raise
-        for found in done:
-            if found is not None:
-                raise found
-
-    async def _begin_all(self, events: Sequence[Outcome]) -> list[BaseException | None]:
-        """Begin all without waiting for any, so that many share a group; then wait."""
-        begun = [asyncio.create_task(self._append(event)) async for _, event in _in_turns(events)]
-        done: list[BaseException | None] = []
+        begun = [asyncio.create_task(self._append(*one)) async for _, one in _in_turns(fresh)]
+        done: list[tuple[bytes, int] | BaseException] = []
         for start in range(0, len(begun), _PIECE):
             piece = begun[start : start + _PIECE]
             done += await asyncio.gather(*piece, return_exceptions=True)
-        return done
+        for found in done:
+            if isinstance(found, BaseException):
+                self._reported.heard()  # it may be on record all the same
+                raise found
+        return dict(found for found in done if not isinstance(found, BaseException))
 
-    async def _append(self, event: Outcome) -> None:
+    async def _append(self, named: Named, event: Outcome) -> tuple[bytes, int]:
         receipt = await self._appender.append(event, durability="strict")
-        self._seen[event.event_id] = _Seen(_content(event), receipt.index)
-
-    def _refuse_conflict(self, event: Outcome, first: Outcome) -> None:
-        seen = self._seen.get(event.event_id)
-        before = seen.content if seen is not None else _content(first)
-        if before != _content(event):
-            raise Conflict(f"event_id '{event.event_id}' was used before for another outcome")
+        self._reported.note(named, receipt.index)
+        return named.key, receipt.index
 
     def _parse(self, item: object, place: int) -> Outcome:
         where = f"outcome {place}"
@@ -157,7 +162,3 @@ def _word(item: dict[str, Any], name: str, where: str) -> str | None:
     if value is not None and not (isinstance(value, str) and 0 < len(value) <= _MAX_TEXT):
         raise BadRequest(f"{where}: '{name}' must be a text of 1 to {_MAX_TEXT} characters")
     return value
-
-
-def _content(event: Outcome) -> tuple[str | None, str | None, str, str]:
-    return event.decision, event.unit_ref, event.metric, event.value

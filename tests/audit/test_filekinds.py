@@ -35,7 +35,7 @@ EVIDENCE = {
     "blobs/seal/0000": 9,
     "cosigned/0000000000000000": 10,
 }
-DERIVED = ["lock", "index.sqlite", "ids/00000000.run"]
+DERIVED = ["lock", "index.sqlite", "outcomes.sqlite", "outcomes.sqlite-wal", "ids/00000000.run"]
 
 
 @pytest.fixture(scope="module")

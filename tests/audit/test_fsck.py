@@ -169,6 +169,15 @@ def test_names_modes_and_leftovers_are_named(world) -> None:
     assert "chmod go-w" in found["checkpoint"].todo
 
 
+def test_the_outcomes_that_a_gateway_noted_are_no_foreign_files(world) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        (world.directory / f"outcomes.sqlite{suffix}").write_bytes(b"derived")
+    found, status = seen(world)
+    assert status == 0
+    assert {one.level for one in found.values()} == {"fine"}
+    assert not verify_log(world.directory, world.key).notes
+
+
 def test_a_stale_index_is_a_note_and_a_damaged_one_is_mended(world) -> None:
     log = Log.open(world.directory, world.keyring, origin=ORIGIN)
     log.append([Record(encode(decision(361)))])

@@ -76,6 +76,7 @@ def test_the_others_are_all_that_are_no_decisions(listed):
             if entry.event.type != "decision" and sound(entry.event)
         ]
         assert list(reader.others()) == wanted
+        assert list(reader.others(7)) == [entry for entry in wanted if entry.index >= 7]
 
 
 @pytest.mark.parametrize(

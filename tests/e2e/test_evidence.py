@@ -243,7 +243,7 @@ def test_one_changed_byte_of_the_record_is_found_and_named(home) -> None:
     assert gateway.cli("audit", "verify").returncode == 0
     rng = np.random.default_rng(11)
     files = [p for p in (home / "log").rglob("*") if p.is_file() and p.stat().st_size]
-    files = [p for p in files if "index.sqlite" not in p.name and p.name != "lock"]
+    files = [p for p in files if ".sqlite" not in p.name and p.name != "lock"]
     assert len(files) >= 5
     for path in files:
         data = path.read_bytes()

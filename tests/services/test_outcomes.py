@@ -12,7 +12,7 @@ from audit.notary import Notary
 from audit.record import Outcome
 from audit.testing import MemoryNotary
 from services.faults import BadRequest, Conflict
-from services.outcomes import Outcomes
+from tests.services.outcomeworld import opened
 
 ONE = {"event_id": "e1", "unit": "alice", "metric": "clicked", "value": 1}
 ID = "01a20033-c953-732b-b132-76c50ea53f5a"
@@ -24,8 +24,10 @@ def notary() -> MemoryNotary:
 
 
 @pytest.fixture
-def outcomes(notary: MemoryNotary, tmp_path: Path) -> Outcomes:
-    return Outcomes(notary, Keyring.load_or_create(tmp_path / "keys"))
+async def outcomes(notary: MemoryNotary, tmp_path: Path):
+    made = await opened(notary, tmp_path)
+    yield made
+    await made.close()
 
 
 async def test_a_repeat_makes_no_second_record_and_a_conflict_none_at_all(outcomes, notary) -> None:
@@ -40,10 +42,13 @@ async def test_a_repeat_makes_no_second_record_and_a_conflict_none_at_all(outcom
 
 async def test_what_the_log_holds_is_remembered_at_start(outcomes, notary, tmp_path) -> None:
     await outcomes.report(ONE)
-    later = Outcomes(notary, Keyring.load_or_create(tmp_path / "keys"))
-    later.remember((entry.index, entry.event) for entry in notary.entries)
-    assert (await later.report(ONE))["repeated"] == 1
+    await outcomes.close()
+    later = await opened(notary, tmp_path)
+    assert await later.report(ONE) == {"recorded": 0, "repeated": 1, "leaves": [0]}
+    with pytest.raises(Conflict):
+        await later.report(ONE | {"value": 0})
     assert notary.size == 1
+    await later.close()
 
 
 @pytest.mark.parametrize("fault", ["not-stored", "stored"])
@@ -54,7 +59,7 @@ async def test_a_refused_call_may_be_repeated(outcomes, notary, fault) -> None:
     notary.fault = None
     await outcomes.report({"outcomes": [ONE, ONE | {"event_id": "e2"}]})
     found = [e.event.event_id for e in notary.entries if isinstance(e.event, Outcome)]
-    assert set(found) == {"e1", "e2"}
+    assert sorted(found) == ["e1", "e2"]
 
 
 async def test_an_outcome_is_on_disk_when_its_leaf_is_told_whatever_routes_may_promise(tmp_path):
@@ -62,8 +67,10 @@ async def test_an_outcome_is_on_disk_when_its_leaf_is_told_whatever_routes_may_p
     notary = await Notary.open(
         tmp_path / "log", keyring, origin="example.com/outcomes", durability="bounded"
     )
-    found = await Outcomes(notary, keyring).report({"outcomes": [ONE, ONE | {"event_id": "e2"}]})
+    outcomes = await opened(notary, tmp_path)
+    found = await outcomes.report({"outcomes": [ONE, ONE | {"event_id": "e2"}]})
     assert (found["leaves"], notary.size) == ([0, 1], 2)
+    await outcomes.close()
     await notary.close()
 
 
@@ -78,10 +85,10 @@ async def test_thousands_in_one_call_leave_others_their_turns(outcomes, notary, 
             await asyncio.sleep(0)
 
     watching = asyncio.create_task(others())
-    listed = [ONE | {"event_id": f"e{n}"} for n in range(2000)]
+    listed = [ONE | {"event_id": f"e{n}"} for n in range(10_000)]
     told = await outcomes.report({"outcomes": listed})
     watching.cancel()
-    assert told == {"recorded": 2000, "repeated": 0, "leaves": list(range(2000))}
+    assert told == {"recorded": 10_000, "repeated": 0, "leaves": list(range(10_000))}
     most = max(max(after[0] - before[0], after[1] - before[1]) for before, after in pairwise(seen))
     assert most <= 64
 
@@ -91,10 +98,11 @@ class Slow(MemoryNotary):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate = asyncio.Event()
+        self.gate, self.asked = asyncio.Event(), asyncio.Event()
         self.bad: set[str] = set()
 
     async def append(self, event, *, payloads=None, subject=None, durability=None):
+        self.asked.set()
         await self.gate.wait()
         if event.event_id in self.bad:
             raise LogUnavailable("injected")
@@ -105,27 +113,44 @@ async def test_one_refusal_does_not_forget_what_its_peers_recorded(tmp_path) -> 
     notary = Slow()
     notary.gate.set()
     notary.bad = {"e0"}
-    outcomes = Outcomes(notary, Keyring.load_or_create(tmp_path / "keys"))
+    outcomes = await opened(notary, tmp_path)
     call = {"outcomes": [ONE | {"event_id": f"e{n}"} for n in range(5)]}
     with pytest.raises(LogUnavailable):
         await outcomes.report(call)
     notary.bad = set()
     assert (await outcomes.report(call))["recorded"] == 1
     assert notary.size == 5
+    await outcomes.close()
 
 
 async def test_a_caller_who_leaves_is_remembered_all_the_same(tmp_path) -> None:
     notary = Slow()
-    outcomes = Outcomes(notary, Keyring.load_or_create(tmp_path / "keys"))
+    outcomes = await opened(notary, tmp_path)
     call = asyncio.create_task(outcomes.report(ONE))
-    await asyncio.sleep(0)
+    await notary.asked.wait()
     call.cancel()
-    await asyncio.sleep(0)
-    notary.gate.set()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert (await outcomes.report(ONE))["repeated"] == 1
+    again = asyncio.create_task(outcomes.report(ONE))
+    notary.gate.set()
+    assert (await again)["repeated"] == 1
     assert notary.size == 1
+    await outcomes.close()
+
+
+async def test_closing_waits_for_what_is_under_way(tmp_path) -> None:
+    notary = Slow()
+    outcomes = await opened(notary, tmp_path)
+    call = asyncio.create_task(outcomes.report(ONE))
+    await notary.asked.wait()
+    closing = asyncio.create_task(outcomes.close())
+    await asyncio.sleep(0)
+    notary.gate.set()
+    await closing
+    assert (await call)["recorded"] == 1
+    later = await opened(notary, tmp_path)
+    assert (await later.report(ONE))["repeated"] == 1
+    await later.close()
 
 
 @pytest.mark.parametrize(
