@@ -38,6 +38,7 @@ __all__ = ["Leaves", "Named", "Naming", "OutcomeBook"]
 log = logging.getLogger("weighbridge")
 _PIECE: Final = 4096
 _TURN: Final = 32
+_REST_S: Final = 5e-5
 _DIGEST_BYTES: Final = 16
 _T = TypeVar("_T")
 
@@ -118,10 +119,12 @@ class OutcomeBook:
         self.name = Naming(secret)
         self.covered = 0
         self._path, self._reader = path, reader
+        self._rest_s = 0.0  # a start is waited for, and nobody else is at work yet
         try:
             self._file = self._open()
         except (OSError, sqlite3.DatabaseError) as error:
             self._file = self._another(error)
+        self._rest_s = _REST_S
         self.facts: list[Fact] = self._ask(OutcomeFile.facts)
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, Stands]:
@@ -162,6 +165,8 @@ class OutcomeBook:
                     time.sleep(0)  # the event loop beside this thread gets its turn at once
                 self._note(entry, read)
             end, last = first + len(bundle), bundle[-1]
+            if self._rest_s:  # a group at a time: the event loop wants the interpreter, too
+                time.sleep(self._rest_s)
             if end - start >= _PIECE:
                 break
         say_odd(odd)
