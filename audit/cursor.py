@@ -19,7 +19,9 @@ from .frames import (
     SEGMENT_HEADER_BYTES,
     Damage,
     Frame,
+    Watermark,
     check_segment_header,
+    last_frame,
     parse_header,
     scan,
     segment_name,
@@ -35,6 +37,7 @@ class WalCursor:
         self._directory = directory
         self._segment = 0
         self._offset = SEGMENT_HEADER_BYTES
+        self._before: Watermark | None = None  # as the group before says, in this segment
         self.leaf = 0
 
     def seek(self, leaf: int) -> None:
@@ -46,7 +49,7 @@ class WalCursor:
         """
         segment = self._segment_of(leaf)
         if segment != self._segment or leaf < self.leaf:
-            self._segment, self._offset, self.leaf = segment, SEGMENT_HEADER_BYTES, segment
+            self._go_to(segment)
         with self._open() as file:
             file.seek(self._offset)
             while header := parse_header(file.read(FRAME_HEADER_BYTES)):
@@ -54,7 +57,35 @@ class WalCursor:
                     return
                 self._offset = file.seek(header.length, os.SEEK_CUR)
                 self.leaf = header.first + header.leaf_count
+                self._before = header.watermark
         # What stopped us may be the end or damage; `frames` tells which.
+
+    def growth(self, leaf: int) -> tuple[Watermark, Watermark]:
+        """How far the payload files had grown before the group that holds `leaf`, and after it.
+
+        Goes there. The payloads of a record lie between the two.
+
+        Raises:
+            LeafPruned, LogDamaged: as `seek`, or there is no such group.
+        """
+        self.seek(leaf)
+        with self._open() as file:
+            file.seek(self._offset)
+            header = parse_header(file.read(FRAME_HEADER_BYTES))
+        if header is None:
+            raise self._damaged(Damage(self._offset, f"a group with leaf {leaf}", "no such group"))
+        if self._before is None:
+            self._before = self._end_before()
+        return self._before, header.watermark
+
+    def _end_before(self) -> Watermark:
+        """What the last group of the segment before this one says; nothing, if there is none."""
+        earlier = [first for first, _ in segments(self._directory) if first < self._segment]
+        if not earlier:
+            return Watermark()
+        with (self._directory / "wal" / segment_name(earlier[-1])).open("rb") as file:
+            frame = last_frame(file, self._segment)
+        return Watermark() if frame is None else frame.watermark
 
     def frames(self, upto: Position) -> Iterator[Frame]:
         """Every group from here to `upto`; the cursor moves along.
@@ -74,13 +105,18 @@ class WalCursor:
                 if isinstance(frame, Damage):
                     raise self._damaged(frame)
                 self._offset, self.leaf = frame.end, frame.first + frame.leaf_count
+                self._before = frame.watermark
                 yield frame
 
     def _next_segment(self, upto: Position) -> None:
         if self.leaf == self._segment:
             expected = f"leaf {self.leaf} of {upto.leaves}"
             raise self._damaged(Damage(self._offset, expected, "the end of the segment"))
-        self._segment, self._offset = self.leaf, SEGMENT_HEADER_BYTES
+        self._go_to(self.leaf)
+
+    def _go_to(self, segment: int) -> None:
+        self._segment, self._offset, self.leaf = segment, SEGMENT_HEADER_BYTES, segment
+        self._before = None
 
     def _open(self) -> BinaryIO:
         path = self._directory / "wal" / segment_name(self._segment)

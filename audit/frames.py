@@ -21,6 +21,7 @@ Rule: no writing here. `scan` yields what is whole and stops, with words, at wha
 Read next: wal.py (what may be cut, and who decides).
 """
 
+import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,7 @@ _CRC = struct.Struct(">I")
 _NAME = re.compile(r"[0-9]{20}\.wal")
 FRAME_HEADER_BYTES = _FRAME.size + 4
 MAX_BODY_BYTES = 1 << 28
+_LAST_BYTES = (1 << 17, 1 << 20, 1 << 23)
 
 
 class Watermark(NamedTuple):
@@ -167,6 +169,26 @@ def scan(
         if isinstance(frame, Damage):
             return
         offset, first = frame.end, frame.first + frame.leaf_count
+
+
+def last_frame(file: BinaryIO, end: int) -> Frame | None:
+    """The frame that ends before leaf `end`, if it is whole and nothing but room follows it."""
+    size = file.seek(0, os.SEEK_END)
+    for length in (*_LAST_BYTES, size):
+        start = max(size - length, SEGMENT_HEADER_BYTES)
+        file.seek(start)
+        raw = file.read()
+        place = raw.rfind(FRAME_MAGIC)
+        while place >= 0:
+            header = parse_header(raw[place : place + FRAME_HEADER_BYTES])
+            if header is not None:
+                found = list(scan(file, offset=start + place, first=header.first))
+                whole = found[0] if len(found) == 1 and isinstance(found[0], Frame) else None
+                return whole if header.first + header.leaf_count == end else None
+            place = raw.rfind(FRAME_MAGIC, 0, place)
+        if start == SEGMENT_HEADER_BYTES:
+            break
+    return None
 
 
 def only_zeros(file: BinaryIO) -> bool:

@@ -1,12 +1,16 @@
 """Finding and opening payloads, in any process that holds the files and the keyring.
 
 Rule: read-only. The place of each payload is learnt by walking over record headers, from where the
-last walk ended; a payload whose subject was erased is None, one that does not open is an error.
+last walk ended; where the log says between which places it must lie, only those are looked at, and
+nothing is remembered. A payload whose subject was erased is None, one that does not open is an
+error.
 Read next: blobs.py (the format), reader.py (who offers this).
 """
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from isal.isal_zlib import crc32
@@ -33,6 +37,11 @@ class _Place(NamedTuple):
     meta_bytes: int
     sealed_bytes: int
     crc: int
+
+    @property
+    def end(self) -> int:
+        """Where the next record begins."""
+        return self.offset + RECORD_HEADER_BYTES + self.meta_bytes + self.sealed_bytes
 
 
 class Payloads:
@@ -61,14 +70,25 @@ class Payloads:
             raw = None if place is None else self._read(place)
         if place is None:
             return None
-        if raw is None:
-            raise LogDamaged(
-                blob_segment_path(self._directory, place.segment),
-                offset=place.offset,
-                expected=f"payload {name} of {decision_id}",
-                found="a different checksum",
-            )
-        return self._open(keyring, raw[: place.meta_bytes], raw[place.meta_bytes :])
+        return self._opened(keyring, decision_id, name, place, raw)
+
+    def between(
+        self, keyring: Keyring, decision_id: str, name: str, marks: tuple[Watermark, Watermark]
+    ) -> bytes | None:
+        """The same, if it was written while the files grew from one mark to the other.
+
+        Raises:
+            PayloadDamaged, LogDamaged: as `get`.
+        """
+        before, after = marks
+        segment, offset = before.blob_segment, max(before.blob_bytes, SEGMENT_HEADER_BYTES)
+        while segment <= after.blob_segment:
+            end = after.blob_bytes if segment == after.blob_segment else None
+            for key, place in _headers(self._directory, segment, offset, end):
+                if key == (decision_id, name):
+                    return self._opened(keyring, decision_id, name, place, self._read(place))
+            segment, offset = segment + 1, SEGMENT_HEADER_BYTES
+        return None
 
     def kept(self, name: str) -> frozenset[str]:
         """The decisions that have a payload of this name, readable or not."""
@@ -87,25 +107,14 @@ class Payloads:
         if not blob_segment_path(self._directory, self._segment).exists():
             self._segment = first_blob_segment(self._directory)  # the ones before were pruned
             self._offset = SEGMENT_HEADER_BYTES
-        while (path := blob_segment_path(self._directory, self._segment)).exists():
-            with path.open("rb") as file:
-                self._walk_segment(file)
+        while blob_segment_path(self._directory, self._segment).exists():
+            for key, place in _headers(self._directory, self._segment, self._offset):
+                if key is not None:
+                    self._places[key] = place
+                self._offset = place.end
             if not blob_segment_path(self._directory, self._segment + 1).exists():
                 return
             self._segment, self._offset = self._segment + 1, SEGMENT_HEADER_BYTES
-
-    def _walk_segment(self, file: BinaryIO) -> None:
-        file.seek(self._offset)
-        while header := parse_record_header(file.read(RECORD_HEADER_BYTES)):
-            meta = file.read(header.meta_bytes)
-            end = self._offset + RECORD_HEADER_BYTES + header.meta_bytes + header.sealed_bytes
-            if file.seek(0, 2) < end or not any(meta):
-                return  # still being written
-            key = _key_of(meta)
-            if key is not None:
-                self._places[key] = _Place(self._segment, self._offset, *header)
-            self._offset = end
-            file.seek(end)
 
     def _read(self, place: _Place) -> bytes | None:
         try:
@@ -119,6 +128,18 @@ class Payloads:
                 return None
             raw = file.read(header.meta_bytes + header.sealed_bytes)
         return raw if crc32(raw) == place.crc else None
+
+    def _opened(
+        self, keyring: Keyring, decision_id: str, name: str, place: _Place, raw: bytes | None
+    ) -> bytes | None:
+        if raw is None:
+            raise LogDamaged(
+                blob_segment_path(self._directory, place.segment),
+                offset=place.offset,
+                expected=f"payload {name} of {decision_id}",
+                found="a different checksum",
+            )
+        return self._open(keyring, raw[: place.meta_bytes], raw[place.meta_bytes :])
 
     def _open(self, keyring: Keyring, meta: bytes, sealed: bytes) -> bytes | None:
         number = slot_of(meta)
@@ -137,6 +158,27 @@ class Payloads:
             return unseal(unwrap(keyring, slot), meta, sealed)
         except InvalidTag as exc:
             raise PayloadDamaged(f"could not open a payload ({meta.decode()}): changed") from exc
+
+
+def _headers(
+    directory: Path, segment: int, offset: int, end: int | None = None
+) -> Iterator[tuple[tuple[str, str] | None, _Place]]:
+    """Decision, name and place of each whole record from `offset` on, in one segment."""
+    try:
+        file = blob_segment_path(directory, segment).open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        while end is None or offset < end:
+            file.seek(offset)
+            header = parse_record_header(file.read(RECORD_HEADER_BYTES))
+            if header is None:
+                return
+            place, meta = _Place(segment, offset, *header), file.read(header.meta_bytes)
+            if file.seek(0, os.SEEK_END) < place.end or not any(meta):
+                return  # still being written
+            yield _key_of(meta), place
+            offset = place.end
 
 
 def _key_of(meta: bytes) -> tuple[str, str] | None:

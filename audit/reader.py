@@ -50,6 +50,7 @@ class LogReader:
         self._committed = position
         self._cursor = WalCursor(directory)
         self._payloads = Payloads(directory)
+        self._beside = WalCursor(directory)  # looking for payloads does not move the other one
 
     def size(self) -> int:
         """How many leaves are committed now; 0 if there is no log yet.
@@ -149,13 +150,25 @@ class LogReader:
             raise NotFound(f"could not find a checkpoint in {self.directory}")
         return note
 
-    def payload(self, keyring: Keyring, decision_id: str, name: str) -> bytes | None:
+    def payload(
+        self, keyring: Keyring, decision_id: str, name: str, *, leaf: int | None = None
+    ) -> bytes | None:
         """A decision's payload, decrypted; None if there is none or its subject was erased.
+
+        Args:
+            keyring: with the master key.
+            decision_id: whose payload.
+            name: which one.
+            leaf: of the record that it was stored with; without it, all of them are searched, and
+                their places kept in memory.
 
         Raises:
             PayloadDamaged, LogDamaged: it is there, but changed.
+            LeafPruned: `leaf` was.
         """
-        return self._payloads.get(keyring, decision_id, name)
+        if leaf is None:
+            return self._payloads.get(keyring, decision_id, name)
+        return self._payloads.between(keyring, decision_id, name, self._beside.growth(leaf))
 
     def kept(self, name: str) -> frozenset[str]:
         """The ids of the decisions that have a payload of this name; it may have been erased."""

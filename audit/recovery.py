@@ -12,21 +12,18 @@ Rules:
 Read next: wal.py (who goes on from there), fsck.py (who foresees it).
 """
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 from .boundary import current_segments, read_boundary
 from .errors import LogDamaged
 from .frames import (
     FRAME_HEADER_BYTES,
-    FRAME_MAGIC,
     SEGMENT_HEADER_BYTES,
     Damage,
-    Frame,
     Watermark,
     check_segment_header,
+    last_frame,
     next_frame_after,
     parse_header,
     scan,
@@ -38,7 +35,6 @@ from .payloads import payloads_whole
 __all__ = ["Cut", "RecoveryReport", "Tail", "foresee", "recover"]
 
 _NONE = Watermark()
-_LAST_BYTES = (1 << 17, 1 << 20, 1 << 23)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,31 +145,11 @@ def _end_of(path: Path, tail: Tail, end: int) -> Tail | None:
     with path.open("rb") as file:
         if check_segment_header(file.read(SEGMENT_HEADER_BYTES), first) is not None:
             return None
-        frame = _last_frame(file, end)
+        frame = last_frame(file, end)
     if frame is None:
         return None
     position = Position(end, first, frame.end)
     return replace(tail, position=position, last_frame=frame.offset, watermark=frame.watermark)
-
-
-def _last_frame(file: BinaryIO, end: int) -> Frame | None:
-    """The frame that ends before leaf `end`, if it is whole and nothing but room follows it."""
-    size = file.seek(0, os.SEEK_END)
-    for length in (*_LAST_BYTES, size):
-        start = max(size - length, SEGMENT_HEADER_BYTES)
-        file.seek(start)
-        raw = file.read()
-        place = raw.rfind(FRAME_MAGIC)
-        while place >= 0:
-            header = parse_header(raw[place : place + FRAME_HEADER_BYTES])
-            if header is not None:
-                found = list(scan(file, offset=start + place, first=header.first))
-                whole = found[0] if len(found) == 1 and isinstance(found[0], Frame) else None
-                return whole if header.first + header.leaf_count == end else None
-            place = raw.rfind(FRAME_MAGIC, 0, place)
-        if start == SEGMENT_HEADER_BYTES:
-            break
-    return None
 
 
 def _read_segment(path: Path, tail: Tail, acknowledged: int, *, last: bool) -> Tail:

@@ -53,13 +53,17 @@ _CLOSE_S = 1.5
 
 
 class _Target(NamedTuple):
-    """Which decision an explanation is for; `digest` None takes the version as it is now."""
+    """Which decision an explanation is for.
+
+    One that is asked for at once has no leaf yet; `digest` None takes the version as it is now.
+    """
 
     decision: str
     model: str
     version: str
     digest: str | None
     unit_ref: str
+    leaf: int | None
 
 
 class _Erased(Exception):
@@ -80,7 +84,6 @@ class Follower:
         seals: Seals,
     ) -> None:
         """Nothing is read before `start`."""
-        self._reader = reader
         self._appender = appender
         self._keyring = keyring
         self._shelf = shelf
@@ -146,7 +149,7 @@ class Follower:
             if event is None:
                 self._following.settle(waiting[0])
             elif event.id in self._following.pending:
-                await self._explain_recorded(event)
+                await self._explain_recorded(event, waiting[1])
         return True
 
     async def _write_windows(self, *, final: bool) -> None:
@@ -163,14 +166,16 @@ class Follower:
         except (RunnerError, ExplainError):
             return None
 
-    async def _explain_recorded(self, event: Decision) -> None:
+    async def _explain_recorded(self, event: Decision, leaf: int) -> None:
         """Explain a decision from its kept input, or record why not."""
         try:
-            packed = await self._input(event.id)
+            packed = await self._input(event.id, leaf)
             if packed is None:
                 await self._skip(event.id, "payload_missing", "the input is not there")
                 return
-            target = _Target(event.id, event.model, event.version, event.digest, event.unit_ref)
+            target = _Target(
+                event.id, event.model, event.version, event.digest, event.unit_ref, leaf
+            )
             await self._explain(target, unpack(packed))
         except _Erased:
             await self._skip(event.id, "payload_missing", "the subject was erased meanwhile")
@@ -179,8 +184,8 @@ class Follower:
         except RunnerError as exc:
             await self._skip(event.id, "model_unavailable", type(exc).__name__)
 
-    async def _input(self, decision: str) -> bytes | None:
-        return await asyncio.to_thread(self._reader.payload, self._keyring, decision, "input")
+    async def _input(self, decision: str, leaf: int) -> bytes | None:
+        return await asyncio.to_thread(self._following.kept, self._keyring, decision, leaf, "input")
 
     async def _skip(self, decision: str, reason: str, detail: str) -> None:
         await self._appender.append(
@@ -214,7 +219,7 @@ class Follower:
             **found.summary(),
         )
         # Erased while it was explained: what was derived from the input must not outlive it.
-        if target.digest is not None and await self._input(target.decision) is None:
+        if target.leaf is not None and await self._input(target.decision, target.leaf) is None:
             raise _Erased
         await self._appender.append(record, payloads={"explanation": body}, subject=target.unit_ref)
         self._following.settle(target.decision)
@@ -241,7 +246,7 @@ class Follower:
         async with self._working:
             try:
                 batch = unpack(base64.b64decode(packed))
-                target = _Target(decision, model, version, None, unit_ref)
+                target = _Target(decision, model, version, None, unit_ref, None)
                 found = await self._explain(target, batch)
             except ExplainError as exc:
                 await self._skip(decision, exc.reason, exc.detail)

@@ -7,8 +7,9 @@ and before the first one that an open window counts. What was made of everything
 `<log>/followed` (audit/snapshot.py). It is not saved while an alarm is on its way to the log.
 Rule 3: reading a leaf twice changes nothing: a window names the leaves it covers, a unit counts
 once in a split, and what the log holds is not pending.
-Boundary: reads the log; what is to be written there is the caller's (follower.py). `read` and
-`decision` may run in a thread while `settle` is called on the loop, all else runs there alone.
+Boundary: reads the log; what is to be written there is the caller's (follower.py). `read`, or
+`decision` and `kept`, may run in a thread while `settle` is called on the loop; all else runs there
+alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from contextlib import suppress
 from typing import Final
 
 from audit.errors import LeafPruned, NotFound
+from audit.keys import Keyring
 from audit.reader import Entry, LogReader
 from audit.record import (
     Alert,
@@ -123,6 +125,16 @@ class Following:
             event = self._again.entry(leaf).event
             if isinstance(event, Decision) and event.id == decision:
                 return event
+        return None
+
+    def kept(self, keyring: Keyring, decision: str, leaf: int, name: str) -> bytes | None:
+        """What was kept of a decision; None if nothing was, or its subject was erased.
+
+        Raises:
+            PayloadDamaged, LogDamaged: it was changed.
+        """
+        with suppress(LeafPruned):
+            return self._again.payload(keyring, decision, name, leaf=leaf)
         return None
 
     def settle(self, decision: str) -> None:
