@@ -152,11 +152,7 @@ def test_sampled_decisions_are_explained_or_skipped_and_fairness_counts_all(home
         selected = {e.id for e in events(gateway, Decision) if e.sampling["selected"]}
         assert len(selected) == 41
 
-        def settled() -> bool:
-            done = events(gateway, ExplanationRecord) + events(gateway, ExplanationSkipped)
-            return selected == {event.decision for event in done}
-
-        wait_for(settled, 60)
+        wait_for(lambda: explained(gateway) == selected, 60)
         skipped = events(gateway, ExplanationSkipped)
         assert [event.reason for event in skipped] == ["empty_input"]
         wait_for(lambda: count_rows(gateway, "sex") == 40, 20)
@@ -179,6 +175,38 @@ def test_sampled_decisions_are_explained_or_skipped_and_fairness_counts_all(home
         assert secret not in leaked
     records = LogReader(home / "log").entries()
     assert not any(b"Female" in e.data for e in records if isinstance(e.event, Decision))
+
+
+def test_over_restarts_each_decision_is_explained_and_counted_once(home, income) -> None:
+    settings = {
+        "WEIGHBRIDGE_MODELS": "income",
+        "WEIGHBRIDGE_SAMPLE_BASE": "1",
+        "WEIGHBRIDGE_EXPLAIN_SAMPLES": "100",
+        "WEIGHBRIDGE_FAIRNESS_WINDOW_S": "2",
+    }
+    for life in range(3):  # ended by a signal, by kill -9 in the middle of its work, by a signal
+        with servers.running(home, **settings) as gateway:
+            for number in range(12):
+                row = income | {"sex": "Female" if number % 2 else "Male"}
+                unit = f"person {life} {number}"
+                predict(gateway, "income", row, **{"x-weighbridge-unit": unit})
+            if life == 1:
+                gateway.stop(kill=True)
+                continue
+            selected = {event.id for event in events(gateway, Decision)}
+            wait_for(lambda: selected <= explained(gateway), 60)  # noqa: B023  called here
+            wait_for(lambda: count_rows(gateway, "sex") == len(selected), 20)  # noqa: B023
+    done = [event.decision for event in events(gateway, ExplanationRecord)]
+    assert len(done) == len(set(done)) == 36
+    assert count_rows(gateway, "sex") == 36
+    assert (home / "log" / "followed").stat().st_mode & 0o777 == 0o600
+    assert gateway.cli("audit", "verify").returncode == 0
+    assert gateway.cli("audit", "fsck").returncode == 0
+
+
+def explained(gateway: servers.Server) -> set[str]:
+    done = events(gateway, ExplanationRecord) + events(gateway, ExplanationSkipped)
+    return {event.decision for event in done}
 
 
 def count_rows(gateway: servers.Server, attribute: str) -> int:
