@@ -26,12 +26,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .boundary import CHECKPOINTS_NAME, PRUNED_NAME
 from .contents import ContentChecker
 from .cosignature import CosignerKey, cosignatures
 from .cosigned import COSIGNED_NAME, read_cosigned
 from .errors import LogDamaged, NoteError
-from .filekinds import misshapen, step_of
+from .filekinds import is_foreign, misshapen, step_of
 from .findings import Collector, Findings, Problem
 from .leaves import WalLeaves
 from .note import Checkpoint, VerifierKey
@@ -39,14 +38,13 @@ from .payloadcheck import check_payload_files
 from .prove import Proven, as_verifier, prove, verify_proof
 from .prunecheck import kept_checkpoints, load_boundary
 from .publish import CHECKPOINT_NAME, read_checkpoint
-from .rotation import ROTATIONS_NAME, KeyChain, chain_of
+from .rotation import KeyChain, chain_of
 from .rotationcheck import check_rotations
 from .tree import TreeChecker
 
 __all__ = ["Findings", "Problem", "Proven", "prove", "verify_log", "verify_proof"]
 
 _OF_WAL = re.compile(r"[0-9]{20}\.(wal|wal\.tmp|carry|carry\.tmp)")
-_DERIVED = ("index.sqlite", "outcomes.sqlite")
 _LAST_S = 1 << 36  # a time that a date can show
 
 STEPS = (
@@ -274,10 +272,8 @@ def _cosigned(
 
 
 def _strays(directory: Path, found: Collector) -> None:
-    known = {"wal", "tile", "blobs", "lock", "committed", "ids", CHECKPOINT_NAME, COSIGNED_NAME}
-    known |= {ROTATIONS_NAME, PRUNED_NAME, CHECKPOINTS_NAME}
     for path in sorted(directory.iterdir()):
-        if path.name not in known and not path.name.startswith(_DERIVED):
+        if is_foreign(path.name):
             found.note(f"{path.name} is not part of the log and was not checked")
     for path in sorted((directory / "wal").glob("*")):
         if not _OF_WAL.fullmatch(path.name):

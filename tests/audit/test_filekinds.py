@@ -167,3 +167,16 @@ def test_an_empty_boundary_is_reported_and_not_raised(world, data) -> None:
     (world.directory / "pruned").write_bytes(data)
     assert (2, "pruned") in problems(world)
     assert "pruned" in damage(world)
+
+
+def test_what_is_derived_is_no_stranger_and_what_is_foreign_is_named(world) -> None:
+    for name in ("standing", "followed", "outcomes.sqlite", "outcomes.sqlite-wal", "notes.txt"):
+        (world.directory / name).write_bytes(b"x")
+    notes = verify_log(world.directory, world.key).notes
+    assert [note for note in notes if "not part of the log" in note] == [
+        "notes.txt is not part of the log and was not checked"
+    ]
+    foreign = [
+        one.path for one in inspect(world.directory, world.key).seen if "foreign" in one.what
+    ]
+    assert foreign == ["notes.txt"]
