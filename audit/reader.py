@@ -182,7 +182,7 @@ def others_in(first: int, bundle: Bundle, odd: list[int]) -> Iterator[Entry]:
     """What `others` gives of some leaves; `odd` learns which it passes over, for `say_odd`."""
     for place in bundle.without(DECISION_BEGINS):
         data = bundle[place]
-        event = _sound(data)
+        event = sound(data)
         if event is None:
             odd.append(first + place)
         else:
@@ -195,8 +195,8 @@ def say_odd(odd: Sequence[int]) -> None:
         _LOGGER.warning("passed over %d malformed records, the first is leaf %d", len(odd), odd[0])
 
 
-def _sound(data: bytes) -> Event | None:
-    """The event in an entry, if it and what it may repeat are well-formed."""
+def sound(data: bytes) -> Event | None:
+    """The event in an entry, if it and what it may repeat are well-formed; else None."""
     try:
         event = decode(data)
         if flaw(event) is not None or flaw(original(event)) is not None:

@@ -28,6 +28,7 @@ Read next: erasing.py (who punctures), subjects.py (the keys of payloads).
 import base64
 import binascii
 import os
+import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -42,12 +43,12 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from isal.isal_zlib import crc32
 
-from .canonical import loads
 from .errors import LogDamaged, PayloadDamaged
 from .events import Decision, DecisionV1
 from .files import fsync_directory, make_directory, replace_file
 from .keys import Keyring
 from .mac import Mac
+from .sealedpart import sealed_part
 
 __all__ = ["ROOTS", "Seals", "View", "is_erased", "roots_lost", "roots_path"]
 
@@ -66,6 +67,7 @@ _FILE_BYTES = _CRCS_AT + ROOTS * _CRC.size
 _MARK_BYTES = 16 + _DEPTH
 _NO_KEY = bytes(_KEY_BYTES)
 _KEPT_ROOTS = 256
+_REFERENCE = re.compile(r"[0-9a-f]{32}")
 
 
 class _Marks(NamedTuple):
@@ -178,15 +180,16 @@ class Seals:
         """What the sealed part of a record says: `groups` and `nonce`; None if it was erased.
 
         Raises:
-            PayloadDamaged: as `open`.
+            PayloadDamaged: as `open`, or no gateway sealed this.
         """
         sealed = decision.sealed or ""
+        if not _REFERENCE.fullmatch(decision.unit_ref):
+            raise PayloadDamaged(f"could not open the sealed part of {decision.id}: it is nobody's")
         if isinstance(decision, DecisionV1):  # its key follows from the master key alone
             raw: bytes | None = self._keyring.open(sealed, decision.id)
         else:
             raw = self.open(sealed, decision.unit_ref, decision.id)
-        found = None if raw is None else loads(raw)
-        return found if isinstance(found, dict) else None
+        return None if raw is None else sealed_part(raw, decision.id)
 
     def nonce(self, unit_ref: str, purpose: str) -> bytes:
         """16 bytes to commit with: the same for the same purpose until the subject is erased."""

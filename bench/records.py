@@ -23,7 +23,7 @@ from audit.seals import Seals
 __all__ = ["Made", "Maker"]
 
 _INPUT, _OUTPUT = bytes(range(250)) * 2, bytes(range(52))
-_GROUPS = {"sex": {"Female": [1, 1]}}
+_GROUPS = [[{"sex": "Female"}, ">50K", 1]]
 _SELECTION = Selection("base", "0.01", selected=False)
 _LABELS, _SCORES = ((">50K",), ("<=50K",)), ("0.8123", "0.2204", "0.51")
 

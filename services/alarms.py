@@ -44,7 +44,10 @@ class _Split:
         self.config = event
         widths: Counter[str] = Counter()
         for part in _list(event.definition.get("ranges")):
-            widths[str(part["arm"])] += int(part["last"]) - int(part["first"]) + 1
+            try:
+                widths[str(part["arm"])] += max(int(part["last"]) - int(part["first"]) + 1, 0)
+            except (KeyError, TypeError, ValueError) as exc:
+                raise ValueError("could not watch a split: its ranges are malformed") from exc
         total = widths.total() or 1
         self.shares = {arm: width / total for arm, width in widths.items()}
         self.counts: Counter[str] = Counter()
@@ -54,7 +57,7 @@ class _Split:
     def take(self, unit_ref: str, arm: str) -> None:
         unit = hashlib.blake2b(unit_ref.encode(), digest_size=_UNIT).digest()
         share = self.shares.get(arm)
-        if share is None or unit in self._units or len(self._units) >= _MAX_UNITS:
+        if not share or unit in self._units or len(self._units) >= _MAX_UNITS:
             return
         self._units.add(unit)
         seen = CONCENTRATION + self.counts.total()
@@ -124,7 +127,11 @@ class Alarms:
             self._raised.add(_cell(event.model or "", details))
 
     def take(self, event: Decision | AssignmentConfig, now_us: int) -> Alert | None:
-        """Take in a definition or a decision; an alert if a split has just become impossible."""
+        """Take in a definition or a decision; an alert if a split has just become impossible.
+
+        Raises:
+            ValueError: the definition has no ranges that could be split by.
+        """
         if isinstance(event, AssignmentConfig):
             if event.experiment_version not in self._splits:
                 self._splits[event.experiment_version] = _Split(event)

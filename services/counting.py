@@ -57,7 +57,11 @@ class Counting:
         self._counted[window.model] = max(before, window.to_leaf)
 
     def take(self, leaf: int, event: Decision, now_us: int) -> None:
-        """Count one decision, unless a window covers it or its model declares no groups."""
+        """Count one decision, unless a window covers it or its model declares no groups.
+
+        Raises:
+            PayloadDamaged: its sealed part cannot be read; it is not counted.
+        """
         if leaf < self._counted.get(event.model, 0) or event.sealed is None:
             return
         secret = self._seals.secret(event)

@@ -125,6 +125,10 @@ class Follower:
                 log.warning("the explainer waits: %s", exc)
                 busy = False
                 await self._pause(_RETRY_S)
+            except Exception as unforeseen:  # noqa: BLE001  said, and tried again: it must not end
+                log.error("the explainer met a %s", type(unforeseen).__name__)
+                busy = False
+                await self._pause(_RETRY_S)
             if not busy:
                 await self._pause(_POLL_S)
         with suppress(AuditError, OSError):

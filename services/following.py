@@ -7,6 +7,8 @@ and before the first one that an open window counts. What was made of everything
 `<log>/followed` (audit/snapshot.py). It is not saved while an alarm is on its way to the log.
 Rule 3: reading a leaf twice changes nothing: a window names the leaves it covers, a unit counts
 once in a split, and what the log holds is not pending.
+Rule 4: a record of which nothing can be made is passed over and named in the process log: one that
+a stranger wrote must not keep all others from being explained and counted.
 Boundary: reads the log; what is to be written there is the caller's (follower.py). `read`, or
 `decision` and `kept`, may run in a thread while `settle` is called on the loop; all else runs there
 alone.
@@ -18,9 +20,9 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import Final
 
-from audit.errors import LeafPruned, NotFound
+from audit.errors import LeafPruned, NotFound, PayloadDamaged
 from audit.keys import Keyring
-from audit.reader import Entry, LogReader
+from audit.reader import LogReader, say_odd, sound
 from audit.record import (
     Alert,
     AssignmentConfig,
@@ -89,31 +91,43 @@ class Following:
         """Read some thousand leaves that are new; whether there were any.
 
         Raises:
-            LogDamaged, DecodeError: the log cannot be read.
+            LogDamaged: the log cannot be read.
         """
         self._next = max(self._next, self._reader.first())  # what was pruned is not waited for
         end = min(self._reader.size(), self._next + _READ_AT_ONCE)
-        for entry in self._reader.entries(self._next, end):
-            self._take(entry)
+        odd: list[int] = []
+        for leaf, data in self._reader.raw(self._next, end):
+            event = sound(data)
+            if event is None or not self._take(leaf, event):
+                odd.append(leaf)
+        say_odd(odd)
         found, self._next = end > self._next, end
         if self._explained and end >= self._surveyed:
             self._explained.clear()  # their decisions have all been read
         return found
 
-    def _take(self, entry: Entry) -> None:
-        event = entry.event
+    def _take(self, leaf: int, event: Event) -> bool:
+        """Take in one event; False if it says something that nothing can be made of."""
+        sane = True
         if isinstance(event, ExplanationRecord | ExplanationSkipped):
             self.pending.pop(event.decision, None)
-        elif isinstance(event, AssignmentConfig):
-            self._alarms.take(event, now_us())
         elif isinstance(event, Decision):
-            self._counting.take(entry.index, event, now_us())
+            try:
+                self._counting.take(leaf, event, now_us())
+            except PayloadDamaged:
+                sane = False
             alert = self._alarms.take(event, now_us())
             if alert is not None:
                 self.unsent.append(alert)
             done = event.id in self._explained or event.id in self._settled
-            if event.sampling["selected"] and not done:
-                self.pending[event.id] = entry.index
+            if event.sampling.get("selected") and not done:
+                self.pending[event.id] = leaf
+        elif isinstance(event, AssignmentConfig):
+            try:
+                self._alarms.take(event, now_us())
+            except ValueError:
+                sane = False
+        return sane
 
     def decision(self, decision: str, leaf: int) -> Decision | None:
         """A decision that is pending, from the log; None if it was pruned meanwhile.

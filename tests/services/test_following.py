@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -227,3 +228,54 @@ def test_a_unit_is_any_text_and_counts_once_over_a_restart() -> None:
     after = again.state()
     assert after["splits"][VERSION]["counts"] == {"control": len(units)}
     assert after["splits"][VERSION] | {"units": ""} == before["splits"][VERSION] | {"units": ""}
+
+
+ODD_PARTS = [
+    b"no json",
+    b"[]",
+    b'{"groups":"Female"}',
+    b'{"groups":["Female"]}',
+    b'{"groups":[["Female",">50K",1]]}',
+    b'{"groups":[[{"sex":["Female"]},">50K",1]]}',
+    b'{"groups":[[{"sex":"Female"},7,1]]}',
+    b'{"groups":[[{"sex":"Female"},">50K","1"]]}',
+    b'{"groups":[[{"sex":"Female"},">50K",-1]]}',
+    b'{"groups":[],"nonce":7}',
+]
+
+
+def test_what_a_stranger_wrote_keeps_nobody_from_being_explained_counted_and_watched(
+    place, caplog
+) -> None:
+    place.write(config())
+    strange = [
+        decision(9000 + number, sealed=place.seals.seal(part, UNIT, decision(9000 + number).id))
+        for number, part in enumerate(ODD_PARTS)
+    ]
+    strange += [
+        decision(9100, sealed="not base64 at all!"),
+        decision(9101, unit_ref="nobody"),
+        decision(9102, unit_ref=""),
+        decision(9103, sealed=""),
+    ]
+    place.write(*strange)
+    place.write(
+        *[
+            replace(config(), id=uuid(7_000_000 + n), experiment_version=f"{n:064x}", definition=d)
+            for n, d in enumerate(
+                [{"ranges": [{"arm": "a"}]}, {"ranges": ["a"]}, {"ranges": [{}]}, {"ranges": 7}]
+            )
+        ]
+    )
+    place.log.append([Record(b'{"id":"x","type":"decision"}'), Record(b"nothing")])
+    wanted = [place.decide(selected=True).id for _ in range(3)]
+    for _ in range(200):
+        place.decide()
+    place.turn(final=True)
+    assert list(place.following.pending) == wanted
+    found = [entry.event for entry in LogReader(place.folder / "log").others()]
+    windows = [event for event in found if isinstance(event, FairnessWindow)]
+    assert sum(group["n"] for window in windows for group in window.groups) == 203
+    assert [event.name for event in found if isinstance(event, Alert)] == [MISMATCH]
+    assert "malformed records" in caplog.text
+    assert "Female" not in caplog.text

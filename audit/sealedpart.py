@@ -1,0 +1,47 @@
+"""What the sealed part of a decision says, checked before anybody relies on it.
+
+    {"groups": [[{attribute: group}, label, rows], ...], "nonce": hex}
+
+It is a gateway's own, under a key of the subject; a gateway on another machine is another program.
+Rule: whatever is not of this form raises PayloadDamaged, and repeats nothing of it; who counts
+decisions passes over it. Both fields may be missing: then there is nothing to count or to compare.
+Boundary: pure. Read next: seals.py (who opens it), fairness.py (who counts groups).
+"""
+
+from typing import Any
+
+from .canonical import loads
+from .errors import DecodeError, PayloadDamaged
+
+__all__ = ["sealed_part"]
+
+
+def sealed_part(raw: bytes, decision: str) -> dict[str, Any]:
+    """The fields of an opened sealed part.
+
+    Raises:
+        PayloadDamaged: it is not of this form.
+    """
+    try:
+        found = loads(raw)
+    except DecodeError:
+        found = None
+    if isinstance(found, dict):
+        groups, nonce = found.setdefault("groups", []), found.get("nonce", "")
+        if isinstance(groups, list) and all(map(_is_group, groups)) and isinstance(nonce, str):
+            return found
+    raise PayloadDamaged(f"could not read the sealed part of {decision}: no gateway makes such")
+
+
+def _is_group(group: object) -> bool:
+    """Attributes with their groups, the answer's label, how many rows."""
+    if not isinstance(group, list) or len(group) != 3:
+        return False
+    attributes, label, rows = group
+    return (
+        isinstance(attributes, dict)
+        and not any(isinstance(value, dict | list) for value in attributes.values())
+        and isinstance(label, str)
+        and type(rows) is int
+        and rows >= 0
+    )
