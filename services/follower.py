@@ -43,6 +43,7 @@ from .masterkey import load_keyring
 from .recorder import Appender
 from .settings import Settings
 from .shelf import Held, Shelf
+from .tasks import begin
 
 __all__ = ["Follower", "open_follower"]
 
@@ -103,7 +104,7 @@ class Follower:
     async def start(self) -> None:
         """Read what the log says is done already, then begin to follow."""
         await asyncio.to_thread(self._following.open)
-        self._task = asyncio.create_task(self._run())
+        self._task = begin(self._run(), "the explainer")
 
     async def close(self) -> None:
         """Finish the explanation at hand and the open fairness window, if the notary still listens.

@@ -18,6 +18,8 @@ from audit.errors import AuditError
 from audit.notary import Notary
 from audit.record import Alert, new_id, now_us
 
+from .tasks import begin
+
 __all__ = ["LogWatch"]
 
 log = logging.getLogger("weighbridge")
@@ -39,7 +41,7 @@ class LogWatch:
 
     def start(self) -> None:
         """Begin."""
-        self._task = asyncio.create_task(self._watch())
+        self._task = begin(self._watch(), "watching the log")
 
     async def close(self) -> None:
         """Stop watching."""

@@ -27,6 +27,7 @@ from audit.errors import AuditError, LogUnavailable
 from .facts import Fact
 from .outcomebook import Leaves, Named, Naming, OutcomeBook
 from .outcomefile import Stands, reason
+from .tasks import begin
 
 __all__ = ["Reported"]
 
@@ -62,7 +63,7 @@ class Reported:
         self._passing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._heard = self._failing = self._closed = False
-        self._task = asyncio.create_task(self._keep_up())
+        self._task = begin(self._keep_up(), "noting outcomes")
 
     @classmethod
     async def open(

@@ -24,6 +24,7 @@ from audit.retention import parse_retention
 from audit.rotation import chain_of
 
 from .settings import Settings
+from .tasks import begin
 from .witnesses import parse_witnesses
 
 __all__ = ["Retaining", "cosigned_sizes", "open_pruning"]
@@ -63,7 +64,7 @@ class Retaining:
         self._interval_s = settings.retention_interval_s
         self._task: asyncio.Task[None] | None = None
         if parse_retention(settings.retention).any:
-            self._task = asyncio.create_task(self._run())
+            self._task = begin(self._run(), "retention")
 
     async def close(self) -> None:
         """Look no more; a pruning that is under way is finished by the next start."""

@@ -18,6 +18,7 @@ from audit.errors import AuditError
 from audit.record import Counters, new_id, now_us
 
 from .recorder import Appender, Recorder
+from .tasks import begin
 
 __all__ = ["Tally"]
 
@@ -42,7 +43,7 @@ class Tally:
     def start(self, *, answered: Callable[[], int], traced: Callable[[], int]) -> None:
         """Begin; the arguments tell how many answers were given, and have spans."""
         self._answered, self._traced = answered, traced
-        self._task = asyncio.create_task(self._run())
+        self._task = begin(self._run(), "counting answers")
 
     async def close(self) -> None:
         """Record the last figures; call it after the recorder is closed."""

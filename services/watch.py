@@ -17,6 +17,7 @@ from audit.errors import AuditError
 from experiments.errors import DefinitionError
 
 from .router import Router
+from .tasks import begin
 
 __all__ = ["Watcher", "watch"]
 
@@ -29,7 +30,7 @@ class Watcher:
     def __init__(self, folder: Path, router: Router) -> None:
         """Start watching; needs a running event loop."""
         self._stop = asyncio.Event()
-        self._task = asyncio.create_task(self._watch(folder, router))
+        self._task = begin(self._watch(folder, router), "watching the experiments")
 
     async def _watch(self, folder: Path, router: Router) -> None:
         try:

@@ -229,6 +229,28 @@ async def test_checkpoints_are_signed_by_time(tmp_path, ring):
     await notary.close()
 
 
+async def test_whatever_goes_wrong_in_preparing_the_log_is_signed_all_the_same(
+    tmp_path, ring, monkeypatch
+):
+    notary = await Notary.open(
+        tmp_path / "log", ring, origin=ORIGIN, checkpoint_interval_s=0.2, checkpoint_entries=20
+    )
+    failed = []
+
+    def fails():
+        failed.append(1)
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(notary._log, "prepare", fails)
+    async with asyncio.timeout(30):
+        for seq in range(1, 100_000):
+            await notary.append(decision(seq))
+            if failed and notary.signed.size > 100:
+                break
+    assert notary.signed.size > 100
+    await notary.close()
+
+
 async def test_any_durable_leaf_can_be_proved_at_once(notary, ring):
     for seq in range(1, 30):
         receipt = await notary.append(decision(seq))
