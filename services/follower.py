@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from audit.errors import AuditError, EventConflict
+from audit.errors import AuditError, EventConflict, LogDamaged, PayloadDamaged, RequestError
 from audit.explain import ExplainError, Explanation, explain, seed_for
 from audit.keys import Keyring
 from audit.reader import LogReader
@@ -172,12 +172,20 @@ class Follower:
             return None
 
     async def _explain_recorded(self, event: Decision, leaf: int) -> None:
-        """Explain a decision from its kept input, or record why not."""
+        """Explain a decision from its kept input, or record why not: nothing waits behind it.
+
+        Raises:
+            AuditError, OSError: the notary is away or the disk refuses; try again.
+        """
         try:
             packed = await self._input(event.id, leaf)
-            if packed is None:
-                await self._skip(event.id, "payload_missing", "the input is not there")
-                return
+        except (PayloadDamaged, LogDamaged):
+            await self._skip(event.id, "payload_damaged", "the input does not open")
+            return
+        if packed is None:
+            await self._skip(event.id, "payload_missing", "the input is not there")
+            return
+        try:
             target = _Target(
                 event.id, event.model, event.version, event.digest, event.unit_ref, leaf
             )
@@ -188,6 +196,12 @@ class Follower:
             await self._skip(event.id, exc.reason, exc.detail)
         except RunnerError as exc:
             await self._skip(event.id, "model_unavailable", type(exc).__name__)
+        except RequestError as exc:
+            await self._skip(event.id, "not_recorded", type(exc).__name__)
+        except (AuditError, OSError):
+            raise
+        except Exception as unforeseen:  # noqa: BLE001  on record, so that the next has its turn
+            await self._skip(event.id, "failed", type(unforeseen).__name__)
 
     async def _input(self, decision: str, leaf: int) -> bytes | None:
         return await asyncio.to_thread(self._following.kept, self._keyring, decision, leaf, "input")
