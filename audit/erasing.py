@@ -28,7 +28,8 @@ from .events import Erasure, LegalHold
 from .log import Log
 from .notary import Notary
 from .record import new_id, now_us
-from .seals import Seals, is_erased
+from .sealfiles import is_erased
+from .seals import Seals
 from .snapshot import STANDING
 from .standing import Standing
 

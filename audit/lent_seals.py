@@ -1,14 +1,14 @@
 """The keys of sealed parts in a process without log and master key: lent by the notary, in memory.
 
-The notary lends the roots (seals.py) of everybody who was never erased. The key of a subject whose
-root was punctured is asked for when it is first needed (`KeyAway`), and kept.
+The notary lends the roots (keytree.py) of everybody who was never erased. The key of a subject
+whose root was punctured is asked for when it is first needed (`KeyAway`), and kept.
 Rule 1: nothing of it is written to disk, and nothing can be opened with it that was erased.
 Rule 2: the notary tells of each erasure; until that arrives, a record that is just being written
 may be sealed under the old key, and then nobody can open it.
 Rule 3: where the notary is away for long, everything is forgotten, because no erasure could be
 heard of; it is lent again when the notary is back.
 Boundary: no network here; who asks the notary hands in how.
-Read next: seals.py (the keys), services/remote_ledger.py (who asks).
+Read next: keytree.py (the keys), services/remote_ledger.py (who asks).
 """
 
 from collections import OrderedDict
@@ -16,11 +16,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from .errors import LogUnavailable
 from .keys import Keyring
-from .seals import ROOTS, Seals, View
+from .keytree import KEY_BYTES, NO_KEY, ROOTS, Place, Sealer, View, place_of
 
 __all__ = ["KeyAway", "LentSeals"]
 
-_ROOT_BYTES = 32
 _KEPT_KEYS = 65_536
 
 
@@ -36,7 +35,7 @@ class KeyAway(LogUnavailable):
         self.arrive = arrive
 
 
-class LentSeals(Seals):
+class LentSeals(Sealer):
     """Seals with lent keys. Nothing can be sealed before `take`.
 
     Args:
@@ -45,7 +44,7 @@ class LentSeals(Seals):
     """
 
     def __init__(self, keyring: Keyring, ask: Callable[[bytes], Awaitable[bytes]]) -> None:
-        self._keyring = keyring
+        super().__init__(keyring)
         self._ask = ask
         self._keys: OrderedDict[bytes, bytes] = OrderedDict()
         self.forget()
@@ -64,22 +63,21 @@ class LentSeals(Seals):
 
     def erased_elsewhere(self, unit_ref: str) -> None:
         """A subject was erased: the keys that stand for its root are no longer used."""
-        path = bytes.fromhex(unit_ref[:10])
-        root = path[0] << 8 | path[1]
-        for known in [key for key in self._keys if key[:2] == path[:2]]:
+        root = place_of(unit_ref).root
+        for known in [key for key in self._keys if key[:2] == root.to_bytes(2, "big")]:
             del self._keys[known]
         if self._lent and root not in self._view.gone:
-            roots, at = bytearray(self._view.roots), root * _ROOT_BYTES
-            roots[at : at + _ROOT_BYTES] = bytes(_ROOT_BYTES)
+            roots = bytearray(self._view.roots)
+            roots[root * KEY_BYTES : (root + 1) * KEY_BYTES] = NO_KEY
             self._view = View(bytes(roots), self._view.gone | {root}, {})
 
     def refresh(self) -> None:
         """Nothing to read: the notary tells what changed."""
 
-    def _punctured_key(self, view: View, root: int, path: bytes) -> bytes:  # noqa: ARG002
+    def _punctured_key(self, view: View, place: Place) -> bytes:  # noqa: ARG002
         if not self._lent:
             raise LogUnavailable("could not seal a record: the notary has not lent its keys yet")
-        whole = root.to_bytes(2, "big") + path
+        whole = place.root.to_bytes(2, "big") + place.path
         key = self._keys.get(whole)
         if key is None:
 

@@ -21,7 +21,7 @@ from .contents import Erased
 from .findings import Collector
 from .frames import Watermark, only_zeros
 from .payloads import slot_of
-from .seals import damaged_keys, is_erased, roots_lost, roots_path
+from .sealfiles import damaged_keys, is_erased, roots_lost, roots_path
 from .subjects import DESTROYED, SLOT_BYTES, parse_slot, slots_path
 
 _STEP = 9

@@ -20,10 +20,10 @@ from audit.canonical import dumps_checked
 from audit.entropy import random_bytes
 from audit.form import DecisionForm
 from audit.keys import Keyring
+from audit.keytree import Sealer
 from audit.mac import Mac
 from audit.record import decimal, new_id, now_us
 from audit.sample import Sampler, Selection
-from audit.seals import Seals
 from runners.batch import Answer
 from runners.fleet import Slot
 from runners.tensor import Batch, pack
@@ -89,7 +89,7 @@ class DecisionWriter:
     def __init__(
         self,
         keyring: Keyring,
-        seals: Seals,
+        seals: Sealer,
         sampler: Sampler,
         *,
         instance: str,

@@ -21,11 +21,11 @@ from typing import NamedTuple, Protocol
 from audit.blobs import Payload
 from audit.errors import AuditError, LogUnavailable
 from audit.keys import Keyring
+from audit.keytree import Sealer
 from audit.lent_seals import KeyAway
 from audit.receipts import Durability, Receipt, Told
 from audit.record import Event, Gap, new_id, now_us
 from audit.sample import Sampler
-from audit.seals import Seals
 
 from .decision import DecisionWriter, Recorded, Taken
 from .durability import STRICT, DurabilityPolicy
@@ -81,7 +81,7 @@ class Recorder:
         self,
         appender: Appender,
         keyring: Keyring,
-        seals: Seals,
+        seals: Sealer,
         sampler: Sampler,
         *,
         durability: DurabilityPolicy = STRICT,

@@ -22,7 +22,8 @@ from audit.keys import Keyring
 from audit.reader import LogReader
 from audit.record import Decision
 from audit.replay import Verdict, compare
-from audit.seals import Seals, roots_path
+from audit.sealfiles import roots_path
+from audit.seals import Seals
 from runners.errors import RunnerError
 from runners.fleet import Fleet
 from runners.manifest import Manifest

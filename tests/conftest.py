@@ -3,6 +3,7 @@
 The models are trained once from the real data with `fast=True` and kept below `.cache/`, under the
 digest of the code that makes them, so that a second run does not train again. A developer may name
 a home folder with trained models in WEIGHBRIDGE_TEST_MODELS instead.
+Rule: no test asserts a time, so Hypothesis has no deadline.
 """
 
 import fcntl
@@ -14,10 +15,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+settings.register_profile("weighbridge", deadline=None)
+settings.load_profile("weighbridge")
 
 
 def _code_digest() -> str:

@@ -5,13 +5,14 @@ import shutil
 
 import pytest
 
-from audit import seals
+from audit import sealroots
 from audit.erasing import Erasing
 from audit.errors import EventInvalid, HoldStands, LogUnavailable, NotFound
 from audit.events import Erasure, LegalHold
 from audit.notary import Notary
 from audit.reader import LogReader
-from audit.seals import Seals, is_erased
+from audit.sealfiles import is_erased
+from audit.seals import Seals
 from audit.socket_link import NotaryClient, serve
 from audit.subjects import DESTROYED, LIVE, SLOT_BYTES, parse_slot, slots_path
 from audit.testing import FaultyFiles, check_log
@@ -258,9 +259,9 @@ async def test_asked_again_it_finishes_what_failed_before_it_says_that_it_is_don
         elif fails == "data key's sync":
             files.fault = "stored"
         elif fails == "new keys":
-            monkeypatch.setattr(seals, "replace_file", refuse)
+            monkeypatch.setattr(sealroots, "replace_file", refuse)
         else:
-            monkeypatch.setattr(Seals, "_zero_root", refuse)
+            monkeypatch.setattr(sealroots.SealRoots, "zero", refuse)
         return first
 
     notary._log.append = then_the_disk_fails

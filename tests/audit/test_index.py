@@ -69,7 +69,7 @@ def scan(directory, asked, limit):
     return found[-limit:]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SOME, entries(max_size=5), st.lists(ASKED, min_size=1, max_size=6), st.integers(1, 9))
 def test_every_lookup_finds_what_a_scan_finds_step_by_step_and_rebuilt(some, others, asks, limit):
     made = [encode(decision(n + 100, **changes)) for n, changes in enumerate(some)]
@@ -103,9 +103,7 @@ def leaves(log, path=None):
 
 
 @given(st.sets(st.integers(0, 39)), st.integers(1, 5))
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_leaves_are_read_in_few_passes(log, wanted, near):
     reader, leaves = LogReader(log), sorted(wanted)
     with pytest.MonkeyPatch.context() as patch:

@@ -101,7 +101,7 @@ def test_every_pair_of_small_trees_has_a_proof_that_proves_nothing_else(new):
                 verify_consistency(old, new, ROOTS[old], ROOTS[new], shorter)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.binary(max_size=8), min_size=1, max_size=40), st.data())
 def test_adding_leaves_never_changes_an_old_proof(entries, data):
     leaves = [leaf_hash(entry) for entry in entries]

@@ -62,7 +62,7 @@ def tree(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(entries(min_size=1, max_size=8))
 def test_any_record_comes_back_from_its_row_byte_for_byte(data):
     for leaf, entry in enumerate(data):
@@ -90,7 +90,7 @@ def test_bytes_that_are_not_canonical_are_kept_whole():
     assert entry_of(row.type, row.values) == entry
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(entries(min_size=1, max_size=14))
 def test_the_files_hold_the_log(data):
     with tempfile.TemporaryDirectory() as name:

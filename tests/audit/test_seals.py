@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from audit.errors import LogDamaged, PayloadDamaged
 from audit.events import Decision, DecisionV1
 from audit.keys import Keyring
+from audit.keytree import ROOTS
 from audit.record import as_mapping, decode, encode
-from audit.seals import ROOTS, Seals, _zero_entries, damaged_keys, is_erased, roots_path
+from audit.sealfiles import damaged_keys, is_erased, roots_path, zero_entries
+from audit.seals import Seals
 from tests.audit.worlds import decision, make_keyring, uuid
 
 ALICE = "0123456789" + "ab" * 11
@@ -77,7 +79,7 @@ def test_no_key_above_the_erased_one_is_left_even_for_who_has_the_master_key(
     for number, unit in enumerate((ALICE, NEAR[3], NEAR[1], ALICE), 1):
         kept.append(Seals(tmp_path, ring))
         seals.puncture(unit, uuid(number))
-    nodes = seals._read_nodes(0x0123)
+    nodes = seals._files.nodes(0x0123)
     path = bytes.fromhex("456789")
     assert all(prefix not in nodes for prefix in (b"", path[:1], path[:2]))
     assert nodes[path] != lost
@@ -172,7 +174,7 @@ def test_entries_of_zeros_are_found_wherever_they_stand(gone, ones) -> None:
     entries = [bytes(one) + b"\1" + bytes(31 - one) for one in ones]
     for place in gone:
         entries[place] = bytes(32)
-    assert _zero_entries(b"".join(entries)) == gone
+    assert zero_entries(b"".join(entries)) == gone
 
 
 def test_records_of_the_first_schema_are_still_opened(tmp_path, ring, seals) -> None:

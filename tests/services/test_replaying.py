@@ -8,7 +8,8 @@ from audit.errors import LogDamaged, PayloadDamaged
 from audit.keys import Keyring
 from audit.notary import Notary
 from audit.reader import LogReader
-from audit.seals import Seals, roots_path
+from audit.sealfiles import roots_path
+from audit.seals import Seals
 from runners.errors import ModelFailed
 from services.replaying import Replayer
 from tests.audit.worlds import decision

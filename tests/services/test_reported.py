@@ -325,7 +325,7 @@ class Life:
         }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(STEPS)
 def test_whatever_happens_each_outcome_is_on_record_once_and_is_recognised(steps) -> None:
     async def live(folder):

@@ -169,7 +169,7 @@ async def test_a_key_signs_by_its_own_algorithm_only(two) -> None:
             await tokens.verify(other.token())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.text(st.characters(codec="ascii"), max_size=200)
     | st.binary(max_size=80).map(
