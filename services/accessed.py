@@ -15,18 +15,19 @@ from typing import Annotated
 
 import typer
 
-from audit.errors import AuditError
+from audit.errors import AuditError, NotFound
 from audit.events import Access
 from audit.log import Log, Record
+from audit.reader import LogReader
 from audit.record import encode, new_id, now_us
 from audit.socket_link import NotaryClient
 from audit.writerlock import has_writer
 
 from .masterkey import load_keyring
-from .settings import Settings
+from .settings import Settings, settings
 from .writing import shell_user, write
 
-__all__ = ["Actor", "NotRecorded", "Reason", "record_access"]
+__all__ = ["Actor", "LogFolder", "NotRecorded", "Reason", "open_reader", "record_access"]
 
 _ONE_TRY_S = 3.0
 _MAX_NAME = 200
@@ -34,6 +35,7 @@ _MAX_TEXT = 4000
 
 Actor = Annotated[str, typer.Option("--actor", help="who reads; the system's user by default")]
 Reason = Annotated[str, typer.Option("--reason", help="why; goes on record")]
+LogFolder = Annotated[Path | None, typer.Option("--log", help="the log's folder")]
 
 
 class NotRecorded(AuditError):
@@ -42,8 +44,20 @@ class NotRecorded(AuditError):
     status_hint = 503
 
 
+def open_reader(log: Path | None) -> LogReader:
+    """A reader of the log in a folder, or of the live one.
+
+    Raises:
+        NotFound: there is no log.
+    """
+    directory = log or settings().log_dir
+    if not directory.is_dir():
+        raise NotFound(f"there is no log in {directory}; start a server, or give --log FOLDER")
+    return LogReader(directory)
+
+
 def record_access(
-    settings: Settings,
+    chosen: Settings,
     directory: Path,
     *,
     action: str,
@@ -54,7 +68,7 @@ def record_access(
     """Put on record that somebody is about to read; returns when it is durable.
 
     Args:
-        settings: where the live log, its keys and its socket are.
+        chosen: where the live log, its keys and its socket are.
         directory: the log that is read; another than the live one is a copy.
         action: the command: "show", "prove", "find", "query", "parquet", "export",
             "report".
@@ -65,7 +79,7 @@ def record_access(
     Raises:
         NotRecorded: it is the live log, and it cannot be recorded.
     """
-    if not _is_live(settings, directory):
+    if not _is_live(chosen, directory):
         if has_writer(directory):
             raise NotRecorded(
                 f"could not record this reading: {directory} is the log of a running gateway that "
@@ -84,7 +98,7 @@ def record_access(
         reason=_text(reason or "not given", _MAX_TEXT),
     )
     try:
-        _store(settings, directory, event)
+        _store(chosen, directory, event)
     except (AuditError, OSError) as exc:
         raise NotRecorded(
             f"could not record this reading of {directory}, so nothing was read: {exc}; "

@@ -1,4 +1,4 @@
-"""`weighbridge audit …`: look at the log, prove a decision, verify everything, from files alone.
+"""`weighbridge audit verify`, `key`, `show`, `prove` and `check`: from files alone.
 
 Rule: these commands work while a server writes and after it has gone. They change nothing, but what
 they show of the live log is put on record first (accessed.py). `verify` needs the public key only,
@@ -27,34 +27,19 @@ from audit.record import as_mapping
 from audit.verify import verify_log
 from audit.writerlock import has_writer
 
-from .accessed import Actor, Reason, record_access
+from .accessed import Actor, LogFolder, Reason, open_reader, record_access
 from .cli_complete import findings_body, print_json, read_metrics
 from .cli_edge import read_text
-from .cli_erase import erase, hold, release
-from .cli_export import export
-from .cli_fsck import fsck
-from .cli_override import override
-from .cli_prune import prune
-from .cli_query import add_queries, open_reader
-from .cli_replay import replay
-from .cli_rotate import rotate_key
 from .masterkey import load_keyring
 from .settings import settings
 from .witnesses import parse_witnesses
 
-__all__ = ["audit"]
+__all__ = ["check", "key", "prove", "show", "verify"]
 
-audit = typer.Typer(no_args_is_help=True, help="Read, prove and verify the audit log.")
-audit.command("export")(export)
-audit.command("rotate-key")(rotate_key)
-for _command in (erase, fsck, hold, override, prune, release, replay):
-    audit.command()(_command)
 console = Console()
 _IN_FLIGHT_S = 30.0
-add_queries(audit)
 
 Decision = Annotated[str, typer.Argument(help="the decision id of a reply")]
-Log = Annotated[Path | None, typer.Option("--log", help="the log's folder")]
 
 
 def _leaf(reader: LogReader, decision: str) -> int:
@@ -65,7 +50,6 @@ def _leaf(reader: LogReader, decision: str) -> int:
     return leaf
 
 
-@audit.command()
 def key() -> None:
     """Print the public key that reviewers verify with."""
     chosen = settings()
@@ -74,10 +58,9 @@ def key() -> None:
     )
 
 
-@audit.command()
 def show(
     decision: Decision,
-    log: Log = None,
+    log: LogFolder = None,
     raw: Annotated[bool, typer.Option("--raw", help="the exact bytes that are hashed")] = False,
     actor: Actor = "",
     reason: Reason = "",
@@ -95,10 +78,9 @@ def show(
     console.print_json(orjson.dumps(found).decode())
 
 
-@audit.command()
 def prove(
     decision: Decision,
-    log: Log = None,
+    log: LogFolder = None,
     out: Annotated[Path | None, typer.Option(help="write the proof to a file")] = None,
     actor: Actor = "",
     reason: Reason = "",
@@ -116,7 +98,6 @@ def prove(
         console.print(f"wrote {out}", soft_wrap=True)
 
 
-@audit.command()
 def check(
     proof: Annotated[Path, typer.Argument(help="a file that `audit prove --out` wrote")],
     record: Annotated[Path, typer.Argument(help="a file with what `audit show --raw` printed")],
@@ -131,10 +112,9 @@ def check(
     )
 
 
-@audit.command()
 def verify(
     *,
-    log: Log = None,
+    log: LogFolder = None,
     public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")] = "",
     earlier: Annotated[
         Path | None, typer.Option(help="a checkpoint kept from before: the log must extend it")

@@ -25,7 +25,7 @@ from audit.reader import LogReader
 from audit.rotation import chain_of
 from audit.writerlock import has_writer
 
-from .accessed import Actor, Reason, record_access
+from .accessed import Actor, LogFolder, Reason, record_access
 from .cli_edge import read_text
 from .faults import BadRequest
 from .masterkey import load_keyring
@@ -53,7 +53,7 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
     witness: Annotated[
         list[str] | None, typer.Option(help="public key of a witness; beside the settings' own")
     ] = None,
-    log: Annotated[Path | None, typer.Option("--log", help="the log's folder")] = None,
+    log: LogFolder = None,
     public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")] = "",
     actor: Actor = "",
     reason: Reason = "",

@@ -8,7 +8,6 @@ about; 2: damage. What it shows are files, no records, so no access is recorded.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import orjson
@@ -21,6 +20,7 @@ from audit.note import VerifierKey
 from audit.repair import rebuild_derived
 from audit.writerlock import has_writer
 
+from .accessed import LogFolder
 from .masterkey import load_keyring
 from .settings import settings
 
@@ -37,7 +37,7 @@ def fsck(
     ] = False,
     every: Annotated[bool, typer.Option("--all", help="also name what is as it must be")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-    log: Annotated[Path | None, typer.Option("--log", help="the log's folder")] = None,
+    log: LogFolder = None,
     public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")] = "",
 ) -> None:
     """Explain what lies in the log's folder: what it means, and what to do about it."""

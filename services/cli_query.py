@@ -22,44 +22,22 @@ from rich.console import Console
 from rich.table import Table
 
 from audit.boundary import pruned_words
-from audit.errors import NotFound
 from audit.index import Criteria, Index, read_leaves
-from audit.reader import LogReader
 from audit.record import as_mapping, decode
 
-from .accessed import Actor, Reason, record_access
+from .accessed import Actor, LogFolder, Reason, open_reader, record_access
 from .cli_edge import for_programs, printable
 from .masterkey import load_keyring
 from .moments import moment_text, moment_us
 from .settings import settings
 
-__all__ = ["Log", "add_queries", "open_reader", "print_table", "shown"]
+__all__ = ["find", "parquet", "print_table", "query", "shown"]
 
 console = Console(markup=False, highlight=False)
 _TABLE_ROWS = 1000
 
-Log = Annotated[Path | None, typer.Option("--log", help="the log's folder")]
 Since = Annotated[str, typer.Option("--from", help="first moment, ISO 8601, UTC")]
 Until = Annotated[str, typer.Option("--to", help="last moment, excluded, ISO 8601, UTC")]
-
-
-def add_queries(audit: typer.Typer) -> None:
-    """Add the commands of this module to `weighbridge audit`."""
-    audit.command()(find)
-    audit.command()(parquet)
-    audit.command()(query)
-
-
-def open_reader(log: Path | None) -> LogReader:
-    """A reader of the log in a folder, or of the live one.
-
-    Raises:
-        NotFound: there is no log.
-    """
-    directory = log or settings().log_dir
-    if not directory.is_dir():
-        raise NotFound(f"there is no log in {directory}; start a server, or give --log FOLDER")
-    return LogReader(directory)
 
 
 def find(
@@ -76,7 +54,7 @@ def find(
     until: Until = "",
     limit: Annotated[int, typer.Option(min=1, help="the newest so many")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="whole records, one a line")] = False,
-    log: Log = None,
+    log: LogFolder = None,
     actor: Actor = "",
     reason: Reason = "",
 ) -> None:
@@ -138,7 +116,7 @@ def parquet(
     drop: Annotated[
         bool, typer.Option("--drop-pruned", help="only remove what the log does not hold any more")
     ] = False,
-    log: Log = None,
+    log: LogFolder = None,
     actor: Actor = "",
     reason: Reason = "",
 ) -> None:
@@ -184,7 +162,7 @@ def query(
     parquet: Annotated[
         str, typer.Option("--parquet", help="where `audit parquet` wrote; home's if empty")
     ] = "",
-    log: Log = None,
+    log: LogFolder = None,
     actor: Actor = "",
     reason: Reason = "",
 ) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -111,10 +112,17 @@ def test_make_targets_and_commands_exist(page: Path) -> None:
             check_command(words.replace("[", "").replace("]", ""), line)
 
 
+def commands_of(command: object) -> dict[str, Any]:
+    if not isinstance(command, typer.core.TyperGroup):
+        return {}
+    context = typer.Context(command)
+    return {name: command.get_command(context, name) for name in command.list_commands(context)}
+
+
 def check_command(words: str, line: str) -> None:
     command = get_command(app)
     for word in words.split():
-        commands = getattr(command, "commands", {})
+        commands = commands_of(command)
         if word.startswith("--"):
             options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
             assert word in options, line
@@ -124,9 +132,7 @@ def check_command(words: str, line: str) -> None:
 
 
 def test_every_command_is_in_the_readme() -> None:
-    command = get_command(app)
-    assert isinstance(command, typer.core.TyperGroup)
-    for name in command.commands:
+    for name in commands_of(get_command(app)):
         assert f"weighbridge {name}" in text_of(ROOT / "README.md"), name
 
 
