@@ -93,7 +93,7 @@ def carry_over(
     Raises:
         LogDamaged, DecodeError: the log cannot be read.
     """
-    held = {event.id for event in standing.holds.values()}
+    held = {name for holds in standing.holds.values() for name in holds}
     numbers, seen = _numbers(reader)
     found: dict[Hashable, _Found] = {}
     for leaf, data in reader.raw(None, first_leaf):

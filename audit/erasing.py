@@ -53,6 +53,20 @@ class Erased(NamedTuple):
     again: bool
 
 
+class Held(NamedTuple):
+    """What holding a subject, or ending a hold on it, did.
+
+    Attributes:
+        leaf: of the record that says so.
+        holds: how many stand on the subject now.
+        known: whether the log held anything about it before; False is certain.
+    """
+
+    leaf: int
+    holds: int
+    known: bool
+
+
 class Erasing:
     """Erases and holds, one at a time, through the notary of this process.
 
@@ -87,12 +101,12 @@ class Erasing:
         _check(actor, reason)
         async with self._one:
             await asyncio.to_thread(self._standing.catch_up, self._reader)
-            held = self._standing.holds.get(unit_ref)
-            if held is not None:
-                raise HoldStands(
-                    f"could not erase {unit_ref}: a legal hold by {held.actor} stands on it "
-                    f"({held.reason}); release it first"
+            if holds := self._standing.holds.get(unit_ref):
+                stand = "; ".join(
+                    f"a legal hold by {held.actor} stands on it ({held.reason})"
+                    for held in holds.values()
                 )
+                raise HoldStands(f"could not erase {unit_ref}: {stand}; release it first")
             slots = await self._notary.in_writer(lambda log: log.key_slots(unit_ref))
             if not slots and not self._standing.mentions.perhaps(unit_ref):
                 raise NotFound(f"could not erase {unit_ref}: the log holds nothing about it")
@@ -136,10 +150,11 @@ class Erasing:
         """Destroy the data keys in these slots; how many were live."""
         return await self._notary.in_writer(lambda log: log.destroy_slots(slots)) if slots else 0
 
-    async def hold(self, unit_ref: str, *, actor: str, reason: str, release: bool = False) -> int:
-        """Forbid the erasure of a subject, or allow it again; returns the leaf that says so.
+    async def hold(self, unit_ref: str, *, actor: str, reason: str, release: bool = False) -> Held:
+        """Forbid the erasure of a subject, or end one hold on it, the oldest.
 
-        A subject that the log does not know yet may be held, too.
+        A subject that the log does not know yet may be held, too. It may be erased when as many
+        holds were released as there were.
 
         Raises:
             EventInvalid: the reason or the actor is empty or too long.
@@ -151,6 +166,7 @@ class Erasing:
             await asyncio.to_thread(self._standing.catch_up, self._reader)
             if release and unit_ref not in self._standing.holds:
                 raise NotFound(f"could not release {unit_ref}: no legal hold stands on it")
+            known = self._standing.mentions.perhaps(unit_ref)
             receipt = await self._notary.append(
                 LegalHold(
                     id=new_id(),
@@ -162,7 +178,9 @@ class Erasing:
                 ),
                 durability="strict",
             )
-            return receipt.index
+            await asyncio.to_thread(self._standing.catch_up, self._reader)
+            standing = len(self._standing.holds.get(unit_ref, ()))
+            return Held(receipt.index, standing, known)
 
     async def finish(self) -> int:
         """Destroy again what recorded erasures say is gone; how many keys had come back.

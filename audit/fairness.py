@@ -9,6 +9,11 @@ Rule 3: fewer than `minimum_count` decisions, or nothing to compare with, is
 `insufficient_evidence`: an answer of its own, never an "ok".
 Rule 4: memory is bounded. Groups named in advance are always counted; of others the first
 `MAX_GROUPS` are, and the rest are "other", so that invented names cannot push real ones out.
+Rule 5: what goes on record stays for ever and stands beside the leaves that it counts. So there a
+group of fewer than `smallest` people is part of "other": nobody's group can be told from a window
+that hardly anybody else is in (the minimum frequency rule of statistical disclosure control:
+Hundepool et al., Statistical Disclosure Control, 2012, 4.3.1). It is no more than that: where all
+people of a window are of one group, that group is said.
 Oracle in the tests: fairlearn. No IO and no clock here.
 """
 
@@ -22,6 +27,7 @@ from .canonical import decimal
 FOUR_FIFTHS = 0.8
 MINIMUM_COUNT = 30
 MAX_GROUPS = 32
+SMALLEST = 5
 OTHER = "other"
 NOT_GIVEN = "not given"
 PAIR = " × "
@@ -33,10 +39,11 @@ SealedGroups: TypeAlias = Iterable[Sequence[Any]]
 
 @dataclass(slots=True)
 class Count:
-    """Decisions and positive ones."""
+    """Decisions and positive ones, and whom they are about, as far as that is asked for."""
 
     n: int = 0
     positive: int = 0
+    units: set[str] = field(default_factory=set)
 
 
 class Cell(NamedTuple):
@@ -74,12 +81,14 @@ class Window:
         positive_label: the answer that counts as selected, e.g. ">50K".
         minimum_count: decisions that a group needs before it is judged; at least 1.
         known: attribute -> group names that are always counted under their own name.
+        smallest: `records` names groups of so many people; 0 for all.
     """
 
     model: str
     positive_label: str
     minimum_count: int = MINIMUM_COUNT
     known: Mapping[str, Iterable[str]] = field(default_factory=dict)
+    smallest: int = 0
     first_leaf: int | None = None
     last_leaf: int = 0
     first_us: int = 0
@@ -87,7 +96,14 @@ class Window:
     _cells: dict[Cell, dict[str, Count]] = field(default_factory=dict)
 
     def add(
-        self, *, arm: str | None, version: str, groups: SealedGroups, leaf: int, time_us: int
+        self,
+        *,
+        arm: str | None,
+        version: str,
+        groups: SealedGroups,
+        leaf: int,
+        time_us: int,
+        unit: str = "",
     ) -> None:
         """Count one decision (its rows may belong to several groups); O(attributes squared)."""
         if self.first_leaf is None:
@@ -100,6 +116,8 @@ class Window:
                 count = self._count(Cell(arm, version, attribute), group)
                 count.n += n
                 count.positive += positive
+                if len(count.units) < self.smallest:
+                    count.units.add(unit)
 
     def records(self) -> list[dict[str, Any]]:
         """The fields of a `fairness_window` event for each cell, in a fixed order.
@@ -121,7 +139,8 @@ class Window:
         return groups.setdefault(group, Count())
 
     def _record(self, cell: Cell, first_leaf: int) -> dict[str, Any]:
-        judged = judge(self._cells[cell], minimum_count=self.minimum_count)
+        counts = _without_small(self._cells[cell], self.smallest)
+        judged = judge(counts, minimum_count=self.minimum_count)
         return {
             "model": self.model,
             "arm": cell.arm,
@@ -135,6 +154,16 @@ class Window:
             "reference_group": judged.reference,
             "minimum_count": self.minimum_count,
         }
+
+
+def _without_small(counts: Mapping[str, Count], smallest: int) -> Mapping[str, Count]:
+    """The groups of so many people, or of nobody; all others together."""
+    large = {group: c for group, c in counts.items() if not c.n or len(c.units) >= smallest}
+    small = [c for group, c in counts.items() if group not in large]
+    if small:
+        rest = [*small, large.get(OTHER, Count())]
+        large[OTHER] = Count(sum(c.n for c in rest), sum(c.positive for c in rest))
+    return large
 
 
 def judge(counts: Mapping[str, Count], *, minimum_count: int = MINIMUM_COUNT) -> Judgement:

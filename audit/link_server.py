@@ -125,10 +125,10 @@ def erasing_handlers(erasing: Erasing | None) -> dict[str, Handler]:
 
     async def hold(asked: Mapping[str, Any]) -> Mapping[str, JSON]:
         release, reason = asked["do"] == "release", asked["reason"]
-        leaf = await erasing.hold(
+        held = await erasing.hold(
             asked["unit_ref"], actor=asked["actor"], reason=reason, release=release
         )
-        return {"leaf": leaf}
+        return held._asdict()
 
     return {"erase": erase, "hold": hold, "release": hold}
 

@@ -8,6 +8,7 @@ Read next: parquet.py.
 """
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -108,6 +109,23 @@ class Destination:
         except FileNotFoundError:
             return None
         return found
+
+    def altered(self, manifest: Manifest) -> str | None:
+        """The first part that is not there as it was written; None if all are, or lie elsewhere.
+
+        Files behind a URL are not read for this: who asks for a column should not load them all.
+        """
+        for part in (part for step in manifest.steps for part in step.parts):
+            if self.local is None:
+                break
+            try:
+                with (self.local / part.path).open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except FileNotFoundError:
+                return part.path
+            if digest != part.sha256:
+                return part.path
+        return None
 
     def put(self, path: str, data: bytes) -> None:
         """Put a whole file, atomically."""

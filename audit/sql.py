@@ -2,7 +2,8 @@
 
 Rules:
 1. A question sees every leaf that the checkpoint covers, each once: the parts that the manifest of
-   a Parquet folder names, and the rest from the log itself.
+   a Parquet folder names, and the rest from the log itself. The parts are a copy: that they are as
+   they were written is looked at, that they say what the log says is parquet.py's `check`.
 2. It sees nothing else: no file, no network, no extension, no setting, no variable of this process.
    These are locked before the first question. Only one SELECT (or EXPLAIN) is taken at a time.
 Read next: columns.py (the tables' columns), parquet.py.
@@ -19,7 +20,7 @@ import pyarrow.dataset as ds
 
 from .columns import Gathering, row_of, schema, types
 from .errors import RequestError
-from .parquet import Destination, Manifest, check_same_log, signed_size
+from .parquet import Destination, Manifest, ParquetMismatch, check_same_log, signed_size
 from .reader import LogReader
 
 _MEMORY = "2GB"
@@ -56,17 +57,28 @@ class Tables:
         reader: of the log.
         destination: Parquet files of the same log, so that the log is read from their end only.
 
+    Attributes:
+        leaves: how many are signed.
+        copied: how many of those, the first ones, come from the Parquet files.
+
     Raises:
         NotFound: the log was never signed.
-        ParquetMismatch: the files are of another log.
+        ParquetMismatch: the files are of another log, or not those that were written.
         LogDamaged: the log cannot be read.
     """
 
     def __init__(self, reader: LogReader, destination: Destination | None = None) -> None:
         origin, self.leaves = signed_size(reader)
+        self.copied = 0
         manifest = destination.manifest() if destination is not None else None
         if manifest is not None and destination is not None:
             check_same_log(manifest, origin, reader, destination)
+            if (part := destination.altered(manifest)) is not None:
+                raise ParquetMismatch(
+                    f"could not use {destination.name}: {part} is missing or not as it was "
+                    "written; see `weighbridge audit parquet --check`, or export to an empty folder"
+                )
+            self.copied = manifest.end
         begin = max(manifest.end if manifest else 0, reader.first())
         tails = _tails(reader, begin, self.leaves)
         self._db = duckdb.connect(":memory:", config=_CONFIG)

@@ -33,7 +33,8 @@ class Standing:
 
     Attributes:
         erasures: the records of each subject, with their leaves, in order.
-        holds: the hold that stands on each subject.
+        holds: the holds that stand on each subject, by their ids. Each release ends one, the
+            oldest: two matters that need the same data each have their own.
         pruned: the newest `pruned` record, with its leaf.
         mentions: of which subjects there is a record at all.
         newest: of subjects that were erased, the last leaf about each.
@@ -44,7 +45,7 @@ class Standing:
         self._taken: list[tuple[int, bytes]] = []
         self._next = self._kept = 0
         self.erasures: dict[str, list[tuple[int, Erasure]]] = {}
-        self.holds: dict[str, LegalHold] = {}
+        self.holds: dict[str, dict[str, LegalHold]] = {}
         self.pruned: tuple[int, Pruned] | None = None
         self.mentions = Mentions()
         self.newest: dict[bytes, int] = {}
@@ -57,9 +58,12 @@ class Standing:
         elif isinstance(event, Erasure):
             self.erasures.setdefault(event.unit_ref, []).append((index, event))
         elif isinstance(event, LegalHold) and event.action == "hold":
-            self.holds[event.unit_ref] = event
-        elif isinstance(event, LegalHold):
-            self.holds.pop(event.unit_ref, None)
+            self.holds.setdefault(event.unit_ref, {})[event.id] = event
+        elif isinstance(event, LegalHold) and event.unit_ref in self.holds:
+            held = self.holds[event.unit_ref]
+            held.pop(min(held))  # ids carry their time
+            if not held:
+                del self.holds[event.unit_ref]
 
     def catch_up(self, reader: LogReader) -> None:
         """Read what was committed since the last time; some 2 µs a leaf.

@@ -4,6 +4,8 @@ Rules:
 1. On the live log, what cannot be recorded is not read: a refusal says why and how a copy is read.
 2. A gateway that runs records it, through its socket; else the command does (writing.py).
 3. On a copy nothing can be recorded, and one line on standard error says so.
+4. What is read goes to a new file, or to one that was named with --force, and never among the log
+   and its keys.
 Boundary: records only; who may read files is the file system's matter.
 """
 
@@ -23,11 +25,21 @@ from audit.record import encode, new_id, now_us
 from audit.socket_link import NotaryClient
 from audit.writerlock import has_writer
 
+from .faults import BadRequest
 from .masterkey import load_keyring
 from .settings import Settings, settings
 from .writing import shell_user, write
 
-__all__ = ["Actor", "LogFolder", "NotRecorded", "Reason", "open_reader", "record_access"]
+__all__ = [
+    "Actor",
+    "Force",
+    "LogFolder",
+    "NotRecorded",
+    "Reason",
+    "check_output",
+    "open_reader",
+    "record_access",
+]
 
 _ONE_TRY_S = 3.0
 _MAX_NAME = 200
@@ -35,6 +47,7 @@ _MAX_TEXT = 4000
 
 Actor = Annotated[str, typer.Option("--actor", help="who reads; the system's user by default")]
 Reason = Annotated[str, typer.Option("--reason", help="why; goes on record")]
+Force = Annotated[bool, typer.Option("--force", help="replace the file if there is one")]
 LogFolder = Annotated[Path | None, typer.Option("--log", help="the log's folder")]
 
 
@@ -54,6 +67,27 @@ def open_reader(log: Path | None) -> LogReader:
     if not directory.is_dir():
         raise NotFound(f"there is no log in {directory}; start a server, or give --log FOLDER")
     return LogReader(directory)
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Make sure that what a command reads may be written to a file of this name.
+
+    Raises:
+        BadRequest: it is no file, is there already, or lies within the live log or its keys.
+    """
+    if path.exists() and not path.is_file():
+        raise BadRequest(f"could not write {path}: it is no file; give --out FILE")
+    if not path.parent.is_dir():
+        raise BadRequest(f"could not write {path}: {path.parent} is no folder; make it first")
+    chosen = settings()
+    for kept in (chosen.log_dir, chosen.keys_dir):
+        if path.resolve().is_relative_to(kept.resolve()):
+            raise BadRequest(f"could not write {path}: {kept} is the server's own; name another")
+    if path.exists() and not force:
+        raise BadRequest(
+            f"could not write {path}: there is a file of this name; name another, or replace it "
+            "with --force"
+        )
 
 
 def record_access(

@@ -3,6 +3,8 @@
 Source: docs/protocol.md, "Headers and metadata of our own": the same keys are HTTP headers and gRPC
 metadata, and OIP request parameters of the same meaning serve clients that cannot set headers.
 Rule 1: a header wins over a parameter; an empty one counts as not sent.
+Blanks around a header are no part of it (RFC 9110 section 5.5; gRPC's metadata likewise), or one
+person would have two references.
 Rule 2: what decides a request is bounded and said once: a key that stands twice is refused, since
 two readers would not agree on which one counts.
 Boundary: knows no protocol; doors hand in a way to look up a key.
@@ -32,8 +34,8 @@ def take_claims(request: Request, said: Said, parameters: Parameters) -> None:
     Raises:
         BadRequest: a value that is not what its key takes; the text never repeats it.
     """
-    if unit := said("x-weighbridge-unit"):
-        request.unit, request.unit_source = checked_unit(unit), "header"
+    if header := (said("x-weighbridge-unit") or "").strip(" \t"):
+        request.unit, request.unit_source = checked_unit(header), "header"
     elif unit := _parameter(parameters, "weighbridge_unit"):
         request.unit, request.unit_source = checked_unit(unit), "parameter"
     request.attributes = parse_attributes(

@@ -27,7 +27,15 @@ from audit.record import as_mapping
 from audit.verify import verify_log
 from audit.writerlock import has_writer
 
-from .accessed import Actor, LogFolder, Reason, open_reader, record_access
+from .accessed import (
+    Actor,
+    Force,
+    LogFolder,
+    Reason,
+    check_output,
+    open_reader,
+    record_access,
+)
 from .cli_complete import findings_body, print_json, read_metrics
 from .cli_edge import read_text
 from .masterkey import load_keyring
@@ -80,12 +88,16 @@ def show(
 
 def prove(
     decision: Decision,
+    *,
     log: LogFolder = None,
     out: Annotated[Path | None, typer.Option(help="write the proof to a file")] = None,
+    force: Force = False,
     actor: Actor = "",
     reason: Reason = "",
 ) -> None:
     """Print a proof (C2SP tlog-proof) that a decision is in the log, with its signed checkpoint."""
+    if out is not None:
+        check_output(out, force=force)
     reader = open_reader(log)
     text = make_proof(reader, _leaf(reader, decision))
     record_access(

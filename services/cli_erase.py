@@ -51,19 +51,27 @@ def erase(reason: Reason, subject: Subject = "", unit_ref: UnitRef = "", actor: 
 
 
 def hold(reason: Reason, subject: Subject = "", unit_ref: UnitRef = "", actor: Actor = "") -> None:
-    """Forbid the erasure of one subject until the hold is released; recorded."""
+    """Forbid the erasure of one subject until this hold is released; recorded."""
     named = _unit_ref(settings(), subject, unit_ref)
     found = asyncio.run(_manage(settings(), "hold", named, actor, reason))
-    console.print(f"{named} is held, recorded as {found['leaf']}", highlight=False)
+    said = f"{named} is held, recorded as {found['leaf']}"
+    if found["holds"] > 1:
+        said += f"; {found['holds']} holds stand on it now, and each needs a release of its own"
+    if not found["known"]:
+        said += "; the log holds nothing about it yet: make sure that the name is right"
+    console.print(said, highlight=False, soft_wrap=True)
 
 
 def release(
     reason: Reason, subject: Subject = "", unit_ref: UnitRef = "", actor: Actor = ""
 ) -> None:
-    """Release the legal hold on one subject; recorded."""
+    """Release one legal hold on one subject, the oldest; recorded."""
     named = _unit_ref(settings(), subject, unit_ref)
     found = asyncio.run(_manage(settings(), "release", named, actor, reason))
-    console.print(f"{named} is no longer held, recorded as {found['leaf']}", highlight=False)
+    said = f"{named} is no longer held, recorded as {found['leaf']}"
+    if found["holds"]:
+        said = f"released, recorded as {found['leaf']}; {found['holds']} more stand on {named}"
+    console.print(said, highlight=False, soft_wrap=True)
 
 
 def _unit_ref(chosen: Settings, subject: str, unit_ref: str) -> str:
@@ -95,8 +103,7 @@ async def _manage(
             if do == "erase":
                 return await subjects.erase(unit_ref, actor=actor, reason=reason)
             free = do == "release"
-            leaf = await subjects.hold(unit_ref, actor=actor, reason=reason, release=free)
-            return {"leaf": leaf}
+            return await subjects.hold(unit_ref, actor=actor, reason=reason, release=free)
         finally:
             await notary.close()
 

@@ -25,9 +25,8 @@ from audit.reader import LogReader
 from audit.rotation import chain_of
 from audit.writerlock import has_writer
 
-from .accessed import Actor, LogFolder, Reason, record_access
+from .accessed import Actor, Force, LogFolder, Reason, check_output, record_access
 from .cli_edge import read_text
-from .faults import BadRequest
 from .masterkey import load_keyring
 from .moments import moment_us
 from .settings import settings
@@ -55,6 +54,7 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
     ] = None,
     log: LogFolder = None,
     public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")] = "",
+    force: Force = False,
     actor: Actor = "",
     reason: Reason = "",
 ) -> None:
@@ -63,6 +63,7 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
     reader = LogReader(log or chosen.log_dir)
     if not reader.directory.is_dir():
         raise NotFound(f"there is no log in {reader.directory}; give --log FOLDER")
+    check_output(out, force=force)
     key = public_key or str(load_keyring(chosen).verifier_key(chosen.origin))
     now_us = round(datetime.now(UTC).timestamp() * 1_000_000)
     wanted = Wanted(
@@ -96,10 +97,6 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
 
 def _write(out: Path, reader: LogReader, wanted: Wanted, leaves: Chosen) -> None:
     """Write the archive whole or not at all, and say how it is checked."""
-    if out.exists() and not out.is_file():
-        raise BadRequest(f"could not write {out}: it is no file; give --out FILE")
-    if not out.parent.is_dir():
-        raise BadRequest(f"could not write {out}: {out.parent} is no folder; make it first")
     # A name of its own: two exports at once would write into one another's.
     number, name = tempfile.mkstemp(dir=out.parent, prefix=f"{out.name}.")
     unfinished = Path(name)

@@ -178,6 +178,9 @@ def query(
     destination = columnar.Destination(where) if where else None
     with engine.Tables(reader, destination) as tables:
         found = tables.ask(sql)
+        if tables.copied and destination is not None:
+            said = f"note: the first {tables.copied} leaves come from {destination.name}, a copy"
+            typer.echo(f"{said}; `audit parquet --check` compares it with the log", err=True)
         if as_csv or as_json:
             for_programs()
         if as_csv:

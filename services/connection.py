@@ -55,8 +55,11 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 
 def header(headers: Headers, name: str) -> str | None:
-    """A header's text, UTF-8 if it is that, else Latin-1; None when it is absent or empty."""
-    value = headers.get(name.encode())
+    """A header's text, UTF-8 if it is that, else Latin-1; None when it is absent or empty.
+
+    Blanks around it are no part of it (RFC 9110 section 5.5).
+    """
+    value = headers.get(name.encode(), b"").strip(b" \t")
     if not value:
         return None
     try:

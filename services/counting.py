@@ -4,6 +4,7 @@ Rule 1: groups come from the sealed part of the record, so that the count can be
 log by whoever holds the key.
 Rule 2: a model's next window starts behind the last one that the log holds, also after a restart;
 a window is written when it is `window_s` old, and at the end.
+Rule 3: a group of few people is not named: a window stands in the log for ever (fairness.py).
 Boundary: no IO; the clock is an argument.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from audit.fairness import Window
+from audit.fairness import SMALLEST, Window
 from audit.record import Decision, FairnessWindow, new_id
 from audit.seals import Seals
 
@@ -71,7 +72,9 @@ class Counting:
             return
         window = self._open.get(event.model)
         if window is None:
-            window = self._open[event.model] = Window(event.model, positive, self._minimum)
+            window = self._open[event.model] = Window(
+                event.model, positive, self._minimum, smallest=SMALLEST
+            )
             self._opened_us[event.model] = now_us
         window.add(
             arm=event.arm_served,
@@ -79,6 +82,7 @@ class Counting:
             groups=groups,
             leaf=leaf,
             time_us=event.time_us,
+            unit=event.unit_ref,
         )
 
     def due(self, now_us: int, *, final: bool) -> list[FairnessWindow]:

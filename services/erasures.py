@@ -18,6 +18,7 @@ from audit.erasing import Erasing
 from audit.keys import Keyring
 
 from .access.caller import caller_name, recorded_actor
+from .claims import checked_unit
 from .faults import BadRequest, NotFound
 from .scrubbing import scrub_reports
 
@@ -34,8 +35,10 @@ class Subjects(Protocol):
     async def erase(self, unit_ref: str, *, actor: str, reason: str) -> dict[str, Any]:
         """Erase a subject; what was done, as the fields of audit.erasing.Erased, and more."""
 
-    async def hold(self, unit_ref: str, *, actor: str, reason: str, release: bool = False) -> int:
-        """Hold a subject, or release it; the leaf that says so."""
+    async def hold(
+        self, unit_ref: str, *, actor: str, reason: str, release: bool = False
+    ) -> dict[str, Any]:
+        """Hold a subject, or end a hold; what was done, as the fields of audit.erasing.Held."""
 
 
 class LocalSubjects:
@@ -53,9 +56,12 @@ class LocalSubjects:
         removed = await asyncio.to_thread(scrub_reports, self._reports, self._log, unit_ref)
         return {**erased._asdict(), "reports_removed": removed}
 
-    async def hold(self, unit_ref: str, *, actor: str, reason: str, release: bool = False) -> int:
+    async def hold(
+        self, unit_ref: str, *, actor: str, reason: str, release: bool = False
+    ) -> dict[str, Any]:
         """See Erasing.hold."""
-        return await self._erasing.hold(unit_ref, actor=actor, reason=reason, release=release)
+        held = await self._erasing.hold(unit_ref, actor=actor, reason=reason, release=release)
+        return held._asdict()
 
 
 class Erasures:
@@ -80,8 +86,8 @@ class Erasures:
         unit_ref, actor, reason = self._parse(body)
         if parts != ["erasures"]:
             release = parts[-1] == "release"
-            leaf = await self._subjects.hold(unit_ref, actor=actor, reason=reason, release=release)
-            return {"unit_ref": unit_ref, "leaf": leaf}
+            held = await self._subjects.hold(unit_ref, actor=actor, reason=reason, release=release)
+            return {"unit_ref": unit_ref, **held}
         return {
             "unit_ref": unit_ref,
             **await self._subjects.erase(unit_ref, actor=actor, reason=reason),
@@ -91,7 +97,9 @@ class Erasures:
         if set(body) - _FIELDS or ("unit" in body) == ("unit_ref" in body):
             raise BadRequest("send 'unit' or 'unit_ref', with 'actor' and 'reason'")
         for name, value in body.items():
-            if not (isinstance(value, str) and value.strip() and len(value) <= _MAX_TEXT):
+            if name == "unit" and isinstance(value, str) and value:
+                checked_unit(value)  # as calls may name it
+            elif not (isinstance(value, str) and value.strip() and len(value) <= _MAX_TEXT):
                 raise BadRequest(f"'{name}' must be a text of 1 to {_MAX_TEXT} characters")
         if "reason" not in body or ("actor" not in body and caller_name() is None):
             raise BadRequest("say who asks ('actor') and why ('reason')")

@@ -258,13 +258,12 @@ class LocalLedger:
         )
 
     async def _hold(self, asked: Mapping[str, Any]) -> Mapping[str, JSON]:
-        leaf = await self.subjects.hold(
+        return await self.subjects.hold(
             str(asked["unit_ref"]),
             actor=str(asked["actor"]),
             reason=str(asked["reason"]),
             release=asked["do"] == "release",
         )
-        return {"leaf": leaf}
 
     async def _rotate_key(self, asked: Mapping[str, Any]) -> Mapping[str, JSON]:
         done = await self.rotating.rotate(actor=str(asked["actor"]), reason=str(asked["reason"]))

@@ -164,13 +164,14 @@ class RemoteSubjects:
             "erase", timeout_s=_DEED_S, unit_ref=unit_ref, actor=actor, reason=reason
         )
 
-    async def hold(self, unit_ref: str, *, actor: str, reason: str, release: bool = False) -> int:
+    async def hold(
+        self, unit_ref: str, *, actor: str, reason: str, release: bool = False
+    ) -> dict[str, Any]:
         """See LocalSubjects.hold."""
         do = "release" if release else "hold"
-        found = await self._client.ask(
+        return await self._client.ask(
             do, timeout_s=_DEED_S, unit_ref=unit_ref, actor=actor, reason=reason
         )
-        return int(found["leaf"])
 
 
 class RemoteReviews:

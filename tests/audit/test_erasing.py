@@ -147,8 +147,14 @@ async def test_a_hold_forbids_erasure_also_after_a_restart_until_it_is_released(
     )
     with pytest.raises(HoldStands, match="second court"):
         await erasing.erase(ALICE, **WHY)
-    await erasing.hold(ALICE, actor="court", reason="closed", release=True)
+    one = await erasing.hold(ALICE, actor="court", reason="closed", release=True)
+    assert (one.holds, one.known) == (1, True)  # each matter ends by itself
+    with pytest.raises(HoldStands, match="a legal hold by"):
+        await erasing.erase(ALICE, **WHY)
+    assert (await erasing.hold(ALICE, actor="court", reason="too", release=True)).holds == 0
     assert (await erasing.erase(ALICE, **WHY)).keys == 1
+    nobody = await erasing.hold("00" * 16, actor="court", reason="case 14")
+    assert (nobody.holds, nobody.known) == (1, False)
     await notary.close()
     check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
 

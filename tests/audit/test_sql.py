@@ -75,6 +75,21 @@ def test_every_type_is_a_table_also_when_it_is_empty(log):
         ask(log, f'select * from "{name}" where leaf < 0')
 
 
+@pytest.mark.parametrize("fault", ["changed", "missing"])
+def test_parts_that_are_not_as_they_were_written_are_refused(log, tmp_path, fault):
+    destination = Destination(str(tmp_path / "out"))
+    export(LogReader(log), destination)
+    part = sorted((tmp_path / "out").rglob("*.parquet"))[0]
+    if fault == "missing":
+        part.unlink()
+    else:
+        raw = bytearray(part.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        part.write_bytes(raw)
+    with pytest.raises(ParquetMismatch, match=f"{part.name} is missing or not as it was written"):
+        ask(log, EVERY_LEAF, destination)
+
+
 def test_parts_that_no_step_names_are_not_counted(log, tmp_path):
     destination = Destination(str(tmp_path / "out"))
     export(LogReader(log), destination, all_signed=True)

@@ -139,5 +139,26 @@ def test_invented_groups_do_not_push_known_ones_out():
     assert counted[OTHER] == 1000 - (MAX_GROUPS - 2)
 
 
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.sampled_from("1234567"), st.booleans()),
+        min_size=1,
+    ),
+    st.integers(0, 7),
+)
+def test_small_groups_are_counted_and_not_named(decisions, smallest):
+    window = Window("m", "yes", smallest=smallest)
+    people: dict[str, set[str]] = {}
+    for leaf, (group, unit, selected) in enumerate(decisions):
+        people.setdefault(group, set()).add(unit)
+        row = [[{"sex": group}, "yes" if selected else "no", 1]]
+        window.add(arm=None, version="1", groups=row, leaf=leaf, time_us=leaf, unit=unit)
+    (record,) = window.records()
+    counted = {g["group"]: g for g in record["groups"]}
+    assert set(counted) - {OTHER} == {g for g, who in people.items() if len(who) >= smallest}
+    assert sum(g["n"] for g in counted.values()) == len(decisions)
+    assert sum(g["positive"] for g in counted.values()) == sum(one[2] for one in decisions)
+
+
 def test_an_empty_window_has_nothing_to_record():
     assert Window("m", "yes").records() == []

@@ -167,9 +167,10 @@ def test_sampled_decisions_are_explained_or_skipped_and_fairness_counts_all(home
     for arm in ("control", "treatment"):
         positive = sum(g["positive"] for w in windows if w.arm == arm for g in w.groups)
         assert positive == by_hand.get((arm, ">50K"), 0)
-    races = [w for w in events(gateway, FairnessWindow) if w.attribute == "race"]
-    verdicts = {g["verdict"] for w in races for g in w.groups if g["group"] == "Black"}
-    assert verdicts == {"insufficient_evidence"}
+    races = [g for w in events(gateway, FairnessWindow) if w.attribute == "race" for g in w.groups]
+    assert sum(g["n"] for g in races if g["group"] in ("White", "other")) == 40
+    assert {g["verdict"] for g in races if g["group"] != "White"} <= {"insufficient_evidence"}
+    assert "Black" not in {g["group"] for g in races}  # two people only: counted, not named
     leaked = b"".join(p.read_bytes() for p in (home / "log").rglob("*") if p.is_file())
     for secret in (b"Never-married", b"Adm-clerical", b"person-number-39"):
         assert secret not in leaked

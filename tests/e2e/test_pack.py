@@ -108,7 +108,9 @@ def test_a_served_log_is_witnessed_exported_and_checked_elsewhere(
         predict(gateway, 20)  # serving goes on
         until(lambda: readiness(gateway)["cosigned"] == 0)
         since = ("--since-checkpoint", str(kept))
-        assert gateway.cli(*words, later, "-o", str(pack), *since).returncode == 0
+        again = gateway.cli(*words, later, "-o", str(pack), *since)
+        assert (again.returncode, "--force" in again.stderr) == (1, True)
+        assert gateway.cli(*words, later, "-o", str(pack), "--force", *since).returncode == 0
         said = run(verifier, pack, "--key", key, "--earlier", kept, "--witness", witness.key)
         assert said.returncode == 0, said.stdout
         assert "is the beginning of this log" in said.stdout

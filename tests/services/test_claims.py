@@ -29,6 +29,11 @@ def test_an_empty_unit_was_not_sent() -> None:
         assert (request.unit, request.unit_source) == (None, "request_id")
 
 
+@pytest.mark.parametrize("sent", ["a b ", "\ta b", " a b \t "])
+def test_blanks_around_a_header_are_no_part_of_the_unit(sent) -> None:
+    assert claimed({"x-weighbridge-unit": sent}).unit == "a b"
+
+
 def test_a_unit_is_bounded_in_bytes() -> None:
     assert checked_unit("é" * 512)
     with pytest.raises(BadRequest) as refused:

@@ -72,6 +72,24 @@ def test_an_error_of_the_system_names_the_file_and_a_remedy(home, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_no_file_is_replaced_unasked_and_none_of_the_log_or_its_keys_at_all(home, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.write_text("kept")
+    own = [home.keys_dir / "master.key", next((home.log_dir / "wal").iterdir())]
+    before = [path.read_bytes() for path in own]
+    for words in (["export"], ["prove", "0" * 36]):
+        done = audit(home, *words, "--out", str(theirs))
+        assert (done.returncode, "--force" in done.stderr) == (1, True)
+        for path in (*own, home.keys_dir / "new"):
+            done = audit(home, *words, "--out", str(path), "--force")
+            assert (done.returncode, "the server's own" in " ".join(done.stderr.split())) == (
+                1,
+                True,
+            )
+    assert theirs.read_text() == "kept"
+    assert [path.read_bytes() for path in own] == before
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EMFILE, errno.ELOOP])
 def test_every_error_of_the_system_says_what_to_do(number):
     words = os.strerror(number)

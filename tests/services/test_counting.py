@@ -6,7 +6,7 @@ import pytest
 
 from audit.canonical import dumps
 from audit.keys import Keyring
-from audit.record import Decision, FairnessWindow, new_id
+from audit.record import Decision, FairnessWindow, encode, new_id
 from audit.seals import Seals
 from services.counting import Counting
 
@@ -19,7 +19,9 @@ def seals(tmp_path: Path) -> Seals:
     return Seals(tmp_path / "log", Keyring.load_or_create(tmp_path / "keys"), create=True)
 
 
-def decision(seals: Seals, sex: str, label: str, *, model: str = "income") -> Decision:
+def decision(
+    seals: Seals, sex: str, label: str, *, model: str = "income", unit: str = UNIT
+) -> Decision:
     event_id = new_id()
     sealed = dumps({"nonce": "00", "groups": [[{"sex": sex}, label, 1]] if sex else []})
     return Decision(
@@ -29,7 +31,7 @@ def decision(seals: Seals, sex: str, label: str, *, model: str = "income") -> De
         seq=1,
         origin="http",
         route=model,
-        unit_ref=UNIT,
+        unit_ref=unit,
         unit_source="header",
         arm_served="control",
         reason="assigned",
@@ -40,7 +42,7 @@ def decision(seals: Seals, sex: str, label: str, *, model: str = "income") -> De
         device="cpu",
         input_commitment="",
         output_commitment="",
-        sealed=seals.seal(sealed, UNIT, event_id),
+        sealed=seals.seal(sealed, unit, event_id),
         rows=1,
         label_counts={label: 1},
         sampling={"rule": "base", "probability": "0", "selected": False},
@@ -62,13 +64,24 @@ def total(windows: list[FairnessWindow]) -> int:
 
 def test_a_window_is_written_when_it_is_old_enough(seals) -> None:
     found = counting(seals)
-    for leaf, sex in enumerate(("Female", "Male", "Male")):
-        found.take(leaf, decision(seals, sex, ">50K"), 0)
+    for leaf in range(15):
+        sex, unit = "Male" if leaf % 3 else "Female", f"{leaf:032x}"
+        found.take(leaf, decision(seals, sex, ">50K", unit=unit), 0)
     assert found.due(9 * SECOND, final=False) == []
     (window,) = found.due(10 * SECOND, final=False)
-    assert (window.from_leaf, window.to_leaf, window.attribute) == (0, 3, "sex")
-    assert {g["group"]: g["n"] for g in window.groups} == {"Female": 1, "Male": 2}
+    assert (window.from_leaf, window.to_leaf, window.attribute) == (0, 15, "sex")
+    assert {g["group"]: g["n"] for g in window.groups} == {"Female": 5, "Male": 10}
     assert found.due(99 * SECOND, final=True) == []
+
+
+def test_a_group_of_few_people_is_never_named_in_the_record(seals) -> None:
+    found = counting(seals)
+    for leaf in range(30):  # one of a kind, however often; and ten others
+        sex, unit = ("Intersex", UNIT) if leaf < 20 else ("Female", f"{leaf:032x}")
+        found.take(leaf, decision(seals, sex, ">50K", unit=unit), 0)
+    (window,) = found.due(10 * SECOND, final=False)
+    assert {g["group"]: g["n"] for g in window.groups} == {"Female": 10, "other": 20}
+    assert b"Intersex" not in encode(window)
 
 
 def test_after_a_restart_what_a_window_covers_is_not_counted_again(seals) -> None:
