@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,31 @@ def test_without_a_key_it_says_that_the_key_came_from_the_pack(world, tmp_path, 
         "came from the pack"
         not in verify(export(world, 1, 9), tmp_path, capsys, "--key", world.key).text
     )
+
+
+def test_what_cannot_be_read_is_named_and_is_no_evidence(world, tmp_path, capsys):
+    pack, odd = export(world, 1, 9), tmp_path / "odd"
+    odd.write_text("host\n")
+    for words, said in (
+        (("--key", "bad"), "the keys: 'bad' is no key"),
+        (("--key", str(world.key)[:-3] + "***"), "is no key"),
+        (("--earlier", odd), f"{odd}: a checkpoint is not origin"),
+        (("--earlier", tmp_path / "gone"), f"{tmp_path / 'gone'}: No such file"),
+        (("--earlier", tmp_path), f"{tmp_path}: Is a directory"),
+    ):
+        found = verify(pack, tmp_path, capsys, *words)
+        assert (found.status, said in found.text, found.problems) == (2, True, []), found.text
+    gone = main([str(tmp_path / "gone.zip"), "--key", str(world.key)])
+    assert (gone, "gone.zip: No such file" in capsys.readouterr().out) == (2, True)
+
+
+def test_the_time_of_the_records_is_said_to_the_microsecond(world, tmp_path, capsys):
+    said = verify(export(world, 3, 9), tmp_path, capsys, "--key", world.key)
+    since, until = (
+        datetime.fromtimestamp(0, UTC) + timedelta(microseconds=START_US + ms * 1000 + one)
+        for ms, one in ((3, 0), (9, 1))
+    )
+    assert f"of {since} to {until}" in said.text
 
 
 def test_an_earlier_checkpoint_is_shown_to_be_a_prefix(world, older_checkpoint, tmp_path, capsys):
@@ -350,7 +376,7 @@ def test_it_says_in_a_line_what_it_cannot_print_and_ends_quietly_at_a_closed_pip
     os.close(writes)
     ascii_only = run(strange, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert (ascii_only.returncode, ascii_only.stderr) == (2, "")
-    assert "\\udcff \\u4e2d: it is not a file" in ascii_only.stdout
+    assert "\\udcff \\u4e2d: No such file" in ascii_only.stdout
 
 
 @pytest.mark.parametrize("quorum", ["0", "-1"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from . import Broken, Unreadable
 from .archive import Pack
 from .check import Check
-from .notes import LOG, WITNESS, Key
+from .notes import LOG, WITNESS, Key, Signed
 
 
 def main(words: list[str] | None = None) -> int:
@@ -22,17 +22,19 @@ def main(words: list[str] | None = None) -> int:
     given = parser.parse_args(words)
     if given.quorum is not None and given.quorum < 1:
         parser.error("--quorum must be 1 or more: so many of the --witness must have cosigned")
+    what, kept = "the keys", dict[str, bytes]()
     try:
         keys = [Key.parse(text, LOG) for text in given.key]
         witnesses = [Key.parse(text, WITNESS) for text in given.witness]
-        kept = {str(path): path.read_bytes() for path in given.earlier}
+        for what in map(str, given.earlier):
+            Signed.parse(kept.setdefault(what, Path(what).read_bytes()))
+        what = str(given.pack)
         found = Check(Pack(given.pack), keys, witnesses, kept, given.quorum or 0)
-        verdict = f"{found.problems} problems" if found.problems else "all that was checked holds"
+        verdict = f"problems: {found.problems}" if found.problems else "all that was checked holds"
         status, lines = int(found.problems > 0), [*found.lines, f"{'result':<12}{verdict}"]
-    except (Broken, Unreadable, OSError) as exc:
-        status, lines = 2, [f"could not check {given.pack}: {exc}"]
     except Exception as exc:  # noqa: BLE001 - the edge: whatever a pack provokes is a sentence
-        status, lines = 2, [f"could not check {given.pack}: it provoked a {type(exc).__name__}"]
+        said = exc if isinstance(exc, Broken | Unreadable) else getattr(exc, "strerror", None)
+        status, lines = 2, [f"could not check {what}: {said or f'a {type(exc).__name__}'}"]
     try:
         print("\n".join(lines).encode("ascii", "backslashreplace").decode(), flush=True)  # noqa: T201
     except OSError as exc:

@@ -26,7 +26,7 @@ class Pack:
 
     def __init__(self, path: Path) -> None:
         """Raises Unreadable: the file is not an archive in a pack's form."""
-        if not path.is_file() or not _END.size <= path.stat().st_size <= MAX_BYTES:
+        if not _END.size <= path.stat().st_size <= MAX_BYTES or not path.is_file():
             raise Unreadable(f"it is not a file of {_END.size} bytes to 4 GiB")
         with path.open("rb") as file:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

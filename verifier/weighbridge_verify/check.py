@@ -5,7 +5,7 @@ Rule: what is wrong is said, and what was not checked, too; control characters a
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from . import Broken, Unreadable
 from .archive import MANIFEST, Pack
@@ -121,8 +121,8 @@ class Check:
         if odd := sorted(pack.names ^ wanted)[:20]:
             raise Broken(f"what does not belong into the pack, or is missing: {', '.join(odd)}")
         self._hashes.check(signed.root)
-        times = (self._counted.given[name] // 10**6 for name in ("from_us", "to_us"))
-        since, until = (datetime.fromtimestamp(max(min(time, 1 << 36), 0), UTC) for time in times)
+        times = (max(min(self._counted.given[n], 1 << 56), 0) for n in ("from_us", "to_us"))
+        since, until = (datetime.fromtimestamp(0, UTC) + timedelta(0, 0, time) for time in times)
         self._say("found", f"records {first} to {end - 1}, of {since} to {until}")
         if end == signed.size:
             self._say("NOT CHECKED", "whether records of that time came after the checkpoint")

@@ -34,7 +34,7 @@ class Key(NamedTuple):
         raw = _base64(encoded)
         hashed = hashlib.sha256(name.encode(errors="replace") + b"\n" + raw).digest()[:4]
         if len(raw) != 33 or raw[0] != kind or not name or hashed.hex() != shown:
-            raise Broken(f"it is not a public key of kind {kind}, NAME+ID+BASE64 (a C2SP vkey)")
+            raise Broken(f"'{vkey}' is no key of kind {kind}: NAME+ID+BASE64, as a C2SP vkey is")
         return cls(name, kind, raw[1:], hashed)
 
     def check(self, text: str, signature: bytes) -> int:
@@ -69,9 +69,9 @@ class Signed(NamedTuple):
             raise Broken("a checkpoint is too long, or not text in UTF-8")
         root = _base64("".join(body[2:3]))
         sized = re.fullmatch("0|[1-9][0-9]{0,17}", "".join(body[1:2]))
-        if len(root) != 32 or "" in body or not sized or not all(lines):
-            raise Broken("a checkpoint is not origin, size, root, an empty line and signatures")
         split = [(line[1], _base64(line[2])[:4], _base64(line[2])[4:]) for line in lines if line]
+        if len(root) != 32 or "" in body or not sized or not all(lines) or not all(map(all, split)):
+            raise Broken("a checkpoint is not origin, size, root, an empty line and signatures")
         return cls(body[0], int(body[1]), root, text + "\n", split)
 
     def by(self, key: Key) -> int | None:
@@ -83,6 +83,5 @@ class Signed(NamedTuple):
 def _base64(text: str) -> bytes:
     with suppress(ValueError):
         raw = base64.b64decode(text, validate=True)
-        if raw and base64.b64encode(raw).decode() == text:
-            return raw
-    raise Broken("base64 is malformed, or not in its one form")
+        return raw if base64.b64encode(raw).decode() == text else b""
+    return b""
