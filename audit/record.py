@@ -69,6 +69,7 @@ def _shape(kind: type[Event]) -> _Shape:
 
 _SHAPES: dict[type[Event], _Shape] = {kind: _shape(kind) for kind in ALL}
 _KINDS: dict[tuple[str, int], type[Event]] = {(kind.type, kind.schema): kind for kind in ALL}
+EVENT_TYPES = tuple(sorted({kind.type for kind in ALL}))
 
 
 def field_names(kind: type[Event]) -> frozenset[str]:

@@ -23,7 +23,7 @@ audit = lazy_group(
     {
         "verify": "services.cli_audit:verify",
         "key": "services.cli_audit:key",
-        "find": "services.cli_query:find",
+        "find": "services.cli_find:find",
         "show": "services.cli_audit:show",
         "query": "services.cli_query:query",
         "parquet": "services.cli_query:parquet",

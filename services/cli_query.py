@@ -1,4 +1,4 @@
-"""`weighbridge audit find`, `parquet` and `query`: search the log, hand it on, ask it in SQL.
+"""`weighbridge audit parquet` and `query`: hand the log on, ask it in SQL.
 
 Rule: what is shown comes from the log itself or from what was made of it; on the live log it is on
 record first who asked for what (accessed.py). The column engines are imported by the commands that
@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import importlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -19,87 +19,16 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
-
-from audit.boundary import pruned_words
-from audit.index import Criteria, Index, read_leaves
-from audit.record import as_mapping, decode
 
 from .accessed import Actor, LogFolder, Reason, open_reader, record_access
-from .cli_edge import for_programs, printable
-from .masterkey import load_keyring
-from .moments import moment_text, moment_us
+from .cli_edge import for_programs
+from .cli_table import print_rows
 from .settings import settings
 
-__all__ = ["find", "parquet", "print_table", "query", "shown"]
+__all__ = ["parquet", "query"]
 
 console = Console(markup=False, highlight=False)
 _TABLE_ROWS = 1000
-
-Since = Annotated[str, typer.Option("--from", help="first moment, ISO 8601, UTC")]
-Until = Annotated[str, typer.Option("--to", help="last moment, excluded, ISO 8601, UTC")]
-
-
-def find(
-    *,
-    unit: Annotated[str, typer.Option(help="the unit's name; needs the keys")] = "",
-    unit_ref: Annotated[str, typer.Option(help="the unit's reference, as records hold it")] = "",
-    decision: Annotated[str, typer.Option(help="a decision, and what speaks of it")] = "",
-    trace: Annotated[str, typer.Option(help="a W3C trace id")] = "",
-    model: Annotated[str, typer.Option(help="a model's name")] = "",
-    version: Annotated[str, typer.Option(help="a model's version")] = "",
-    arm: Annotated[str, typer.Option(help="the arm that answered")] = "",
-    kind: Annotated[str, typer.Option("--type", help="a type of record: decision, …")] = "",
-    since: Since = "",
-    until: Until = "",
-    limit: Annotated[int, typer.Option(min=1, help="the newest so many")] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="whole records, one a line")] = False,
-    log: LogFolder = None,
-    actor: Actor = "",
-    reason: Reason = "",
-) -> None:
-    """Find records by what they are about; all conditions must hold."""
-    if unit and unit_ref:
-        raise ValueError("could not search: give --unit or --unit-ref, not both")
-    reader = open_reader(log)
-    if unit:
-        unit_ref = load_keyring(settings(), signing=False).unit_ref(unit)
-    criteria = Criteria(
-        decision=decision or None,
-        unit_ref=unit_ref or None,
-        trace_id=trace or None,
-        model=model or None,
-        version=version or None,
-        arm=arm or None,
-        type=kind or None,
-        from_us=moment_us(since, default=0) if since else None,
-        to_us=moment_us(until, default=0) if until else None,
-    )
-    with Index(reader.directory) as index:
-        leaves = index.search(criteria, limit=limit)
-    asked = {"unit_ref": unit_ref, "decision": decision, "trace": trace, "model": model}
-    asked |= {"version": version, "arm": arm, "type": kind, "from": since, "to": until}
-    said = " ".join(f"{name}={value}" for name, value in asked.items() if value)
-    record_access(
-        settings(),
-        reader.directory,
-        action="find",
-        target=said or "everything",
-        actor=actor,
-        reason=reason,
-    )
-    found = [(leaf, as_mapping(decode(data))) for leaf, data in read_leaves(reader, leaves)]
-    if as_json:
-        for_programs()
-        for leaf, body in found:
-            sys.stdout.write(orjson.dumps({"leaf": leaf, **body}).decode() + "\n")
-    else:
-        _print_found(found, limit)
-    # Of a pruned decision what speaks of it may be left.
-    missing = decision not in {body["id"] for _, body in found} if decision else not found
-    words = pruned_words(reader.directory) if missing else ""
-    if words:
-        typer.echo(f"note: not everything was found{words}", err=True)
 
 
 def parquet(
@@ -197,10 +126,7 @@ def _print_rows(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
     """Tables of so many rows that memory is bounded; the usual answer is one."""
     part = list(islice(rows, _TABLE_ROWS))
     while True:
-        table = Table(*map(shown, columns), box=None)
-        for row in part:
-            table.add_row(*map(shown, row))
-        print_table(table)
+        print_rows(columns, part)
         if not (part := list(islice(rows, _TABLE_ROWS))):
             return
 
@@ -232,30 +158,3 @@ def _columnar(name: str) -> Any:
 
 def _default_parquet() -> Path:
     return settings().home.absolute() / "parquet"
-
-
-def _print_found(found: list[tuple[int, Mapping[str, Any]]], limit: int) -> None:
-    table = Table("leaf", "time (UTC)", "type", "decision", "model", "arm", "label", box=None)
-    for leaf, body in found:
-        model = ":".join(str(body[name]) for name in ("model", "version") if body.get(name))
-        decision = body["id"] if body["type"] == "decision" else body.get("decision")
-        arm = body.get("arm_served") or body.get("arm")
-        time_text = moment_text(body["time_us"])
-        cells = (leaf, time_text, body["type"], decision, model, arm, body.get("label"))
-        table.add_row(*map(shown, cells))
-    print_table(table)
-    more = f"; the newest {limit}, --limit shows more" if len(found) == limit else ""
-    console.print(f"{len(found)} records{more}")
-
-
-def shown(value: object) -> str:
-    """A value as a table cell: nothing for None, no control characters."""
-    text = "" if value is None else str(value)
-    return printable(text)
-
-
-def print_table(table: Table) -> None:
-    """Print as wide as the terminal is, or wide enough when it goes elsewhere."""
-    if not sys.stdout.isatty():
-        console.width = max(console.width, 200)
-    console.print(table)

@@ -16,7 +16,6 @@ from typing import Annotated
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from audit.boundary import pruned_words
 from audit.errors import NotFound
@@ -25,6 +24,7 @@ from audit.reader import LogReader
 from audit.record import Decision
 
 from .accessed import Actor, Reason, record_access
+from .cli_table import counted, print_rows
 from .masterkey import load_keyring
 from .moments import moment_us
 from .settings import Settings, settings
@@ -74,16 +74,14 @@ def replay(
         body = {"how": _HOW, "counts": counts, "decisions": [one._asdict() for one in found]}
         sys.stdout.buffer.write(orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n")
     else:
-        table = Table(
-            "decision", "model", "outcome", "recorded on", "replayed on", "detail", box=None
-        )
+        rows = []
         for one in found:
-            name = f"{one.model}:{one.version}"
-            where = one.recorded_on, one.replayed_on
-            table.add_row(one.decision, name, one.outcome, *where, one.detail)
-        console.print(table)
+            name, where = f"{one.model}:{one.version}", (one.recorded_on, one.replayed_on)
+            rows.append((one.decision, name, one.outcome, *where, one.detail))
+        print_rows(("decision", "model", "outcome", "recorded on", "replayed on", "detail"), rows)
         said = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
-        console.print(f"{len(found)} decisions: {said or 'none'}; {_HOW}", soft_wrap=True)
+        many = counted(len(found), "decision")
+        console.print(f"{many}: {said or 'none'}; {_HOW}", soft_wrap=True)
     good = not any(one.wrong for one in found) and any(one.replayed for one in found)
     raise typer.Exit(0 if good else 1)
 

@@ -170,7 +170,18 @@ def test_find_prints_a_table_or_lines_and_names_no_unit_in_the_record(home):
     assert "3 records" in timed.stdout
     none = audit(home, "find", "--decision", "nobody's")
     assert "0 records" in none.stdout
-    for wrong in (("--unit", "a", "--unit-ref", "b"), ("--from", "yesterday")):
+    for wrong in (
+        ("--unit", "a", "--unit-ref", "b"),
+        ("--from", "yesterday"),
+        ("--from", "2026-09-22", "--to", "2026-09-21"),
+        ("--unit", ""),
+        ("--unit-ref", reference.upper()),
+        ("--trace", "45"),
+        ("--type", "decisions"),
+    ):
         refused = audit(home, "find", *wrong)
         assert refused.returncode == 1
         assert "could not" in refused.stderr
+    read = audit(home, "find", "--type", "access", "--limit", "1")
+    assert "eve" not in read.stdout
+    assert "find" in read.stdout  # what was done, and not only that something was

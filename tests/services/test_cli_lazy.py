@@ -20,7 +20,7 @@ print("LOADED", *{name.partition(".")[0] for name in sys.modules})
 """
 
 
-@pytest.mark.parametrize("words", [["audit", "key"], ["audit", "verify"], ["audit", "erase"]])
+@pytest.mark.parametrize("words", [["audit", "key"], ["audit", "verify"], ["audit", "export"]])
 def test_a_command_of_the_log_loads_no_engine_and_no_server(words) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOADED, *words, "--help"], capture_output=True, text=True, check=True

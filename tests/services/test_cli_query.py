@@ -113,7 +113,7 @@ def test_a_long_answer_is_printed_table_by_table(monkeypatch):
 
     monkeypatch.setattr(cli_query, "_TABLE_ROWS", 3)
     monkeypatch.setattr(
-        cli_query, "print_table", lambda table: printed.append((table.row_count, len(taken)))
+        cli_query, "print_rows", lambda _, part: printed.append((len(part), len(taken)))
     )
     for count, expected in ((0, [0]), (2, [2]), (6, [3, 3]), (7, [3, 3, 1])):
         taken.clear()
