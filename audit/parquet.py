@@ -19,7 +19,8 @@ Read next: manifest.py, sql.py.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -114,10 +115,13 @@ def check(reader: LogReader, destination: Destination) -> list[str]:
             known.add(part.path)
             problems += _check_part(destination, part, found)
         found = {leaf: digest for leaf, digest in found.items() if leaf >= begin}
-        for leaf, entry in reader.raw(max(step.first, begin), step.end):
-            if found.pop(leaf, None) != leaf_hash(entry).hex():
-                problems.append(f"leaf {leaf} is missing, or is not the log's")
-        problems += [f"leaf {leaf} is not in the log" for leaf in found]
+        wrong = [
+            leaf
+            for leaf, entry in reader.raw(max(step.first, begin), step.end)
+            if found.pop(leaf, None) != leaf_hash(entry).hex()
+        ]
+        problems += [f"{leaves}: missing, or not the log's" for leaves in _runs(wrong)]
+        problems += [f"{leaves}: not in the log" for leaves in _runs(sorted(found))]
     pending = manifest.announced is not None
     problems += [
         f"{path} is in no step of the manifest"
@@ -125,6 +129,14 @@ def check(reader: LogReader, destination: Destination) -> list[str]:
         if path not in known and not pending
     ]
     return problems
+
+
+def _runs(leaves: list[int]) -> Iterator[str]:
+    """Leaves in order, in words: each run of neighbours once."""
+    for _, run in groupby(enumerate(leaves), lambda pair: pair[1] - pair[0]):
+        numbers = [leaf for _, leaf in run]
+        more = f" to {numbers[-1]}" if len(numbers) > 1 else ""
+        yield f"lea{'ves' if more else 'f'} {numbers[0]}{more}"
 
 
 def drop_pruned(reader: LogReader, destination: Destination) -> int:

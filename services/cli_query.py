@@ -69,7 +69,9 @@ def parquet(
         problems = columnar.check(reader, destination)
         for problem in problems:
             console.print(problem, soft_wrap=True)
-        if not problems:
+        if problems:
+            console.print("export to an empty folder with `audit parquet --to`, and use that one")
+        else:
             end = destination.manifest().end
             console.print(f"all {end} leaves are in {destination.name}", soft_wrap=True)
         raise typer.Exit(1 if problems else 0)

@@ -25,7 +25,7 @@ def report(
     since: Annotated[str, typer.Option("--from", help="first moment, ISO 8601, UTC")] = "",
     until: Annotated[str, typer.Option("--to", help="last moment, ISO 8601, UTC")] = "",
     out: Annotated[Path | None, typer.Option(help="folder for report.html and .json")] = None,
-    examples: Annotated[int, typer.Option(help="worked explanations per model")] = 2,
+    examples: Annotated[int, typer.Option(min=0, help="worked explanations per model")] = 2,
     actor: Actor = "",
     reason: Reason = "",
 ) -> None:

@@ -58,7 +58,9 @@ def build(
         ValueError: the period is empty.
     """
     if until_us <= since_us:
-        raise ValueError(f"could not build a report: the period {since_us}..{until_us} is empty")
+        raise ValueError(
+            "could not build a report: the period is empty; it must begin before it ends"
+        )
     found = gather(entries, Period(since_us=since_us, until_us=until_us))
     fair = fairness(
         found,

@@ -294,3 +294,21 @@ def test_a_step_is_bounded_and_each_leaf_is_in_one(log, tmp_path, monkeypatch):
     assert covered == list(range(60))
     assert max(step.end - step.first for step in manifest.steps) <= 4
     assert ds.dataset(tmp_path / "out", partitioning="hive").count_rows() == 60
+
+
+def test_leaves_that_are_wrong_are_named_in_runs(tmp_path):
+    log, out = write_log(tmp_path, list(mixed(60)), segment_bytes=8_000), tmp_path / "out"
+    export(LogReader(log), Destination(str(out)), all_signed=True)
+    for path in out.rglob("type=decision/**/*.parquet"):
+        path.unlink()
+    problems = check(LogReader(log), Destination(str(out)))
+    leaves = [problem for problem in problems if problem.endswith("missing, or not the log's")]
+    assert leaves
+    gone = {
+        leaf
+        for words in leaves
+        for first, _, last in [words.partition(":")[0].split(" ", 1)[1].partition(" to ")]
+        for leaf in range(int(first), int(last or first) + 1)
+    }
+    wanted = {leaf for leaf, data in LogReader(log).raw() if b'"type":"decision"' in data}
+    assert gone == wanted
