@@ -156,7 +156,7 @@ def assert_a_copy_exports_with_the_public_key_alone(
     assert said.returncode == 0, said.stdout
     decisions = sum(isinstance(entry.event, Decision) for entry in LogReader(copy).entries())
     assert f"numbers 1 to {decisions}, {decisions} answers" in said.stdout
-    refused = elsewhere.cli(*words, "--from", "2001-01-01", "--to", "2001-01-02")
+    refused = elsewhere.cli(*words, "--force", "--from", "2001-01-01", "--to", "2001-01-02")
     assert refused.returncode == 1
     assert "none of the" in refused.stderr
     assert [path.name for path in folder.glob("pack.zip*")] == ["pack.zip"]
