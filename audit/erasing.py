@@ -78,7 +78,7 @@ class Erasing:
         """Nothing is read before the first call; `seals` are those of the log's decisions."""
         self._seals = seals
         self._notary = notary
-        self._standing = Standing(notary.directory / STANDING)
+        self._standing = Standing(notary.directory / STANDING, seals.derived(STANDING))
         self._reader = notary.reader()
         self._one = asyncio.Lock()
         self._undone: set[str] = set()  # erasures whose deed was begun here, and is not done

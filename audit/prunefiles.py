@@ -29,6 +29,7 @@ from .frontier import rows_at
 from .marker import read_marker
 from .note import parse_checkpoint
 from .rotation import rotation_sizes
+from .snapshot import STANDING
 from .tiles import WIDTH, Tile, TileReader, edge_places
 
 __all__ = ["first_payloads", "newest_segment_began", "prune_files"]
@@ -107,6 +108,7 @@ def prune_files(
     _prune_tiles(directory, event, crash)
     crash()
     _prune_payloads(directory, event.first_payloads)
+    (directory / STANDING).unlink(missing_ok=True)  # it repeats holds and erasures of before
     crash()
     return Boundary(boundary.leaf, boundary.record, boundary.rows, done=True)
 

@@ -112,6 +112,10 @@ class Seals(Sealer):
             roots[root * KEY_BYTES : (root + 1) * KEY_BYTES] = NO_KEY
         return bytes(roots), gone
 
+    def derived(self, purpose: str) -> bytes:
+        """A key for one purpose, which only who has the master key can make; 32 bytes."""
+        return self._keyring.derived(purpose)
+
     def erased(self, unit_ref: str) -> bool:
         """Whether this subject was erased at least once; says nothing of its data since."""
         place = place_of(unit_ref)

@@ -2,8 +2,8 @@
 
 Rule 1: the log is the only place where holds and erasures are. It is read in the order of the
 leaves, each leaf once; what it said up to some leaf is kept in `<log>/standing` (snapshot.py), so
-that a start reads what came since the one before. Who could change that file can reach the keys.
-Rule 2: the file holds no text of what was pruned.
+that a start reads what came since the one before. Only who has the master key could forge it.
+Rule 2: the file holds no text of what was pruned; pruning removes it.
 Read next: erasing.py and pruning.py (who ask).
 """
 
@@ -20,7 +20,7 @@ from .snapshot import Snapshot, SnapshotFile
 
 __all__ = ["Standing"]
 
-_KIND: Final = "standing-1"
+_KIND: Final = "standing-2"
 _AT_ONCE, _KEEP_AFTER = 65_536, 65_536
 _ERASURE, _HOLD, _PRUNED = b'"type":"erasure"', b'"type":"legal_hold"', b'"type":"pruned"'
 
@@ -30,6 +30,7 @@ class Standing:
 
     Args:
         file: where it is kept between two starts; nowhere if None.
+        key: of that file (snapshot.py).
 
     Attributes:
         erasures: the records of each subject, with their leaves, in order.
@@ -40,8 +41,8 @@ class Standing:
         newest: of subjects that were erased, the last leaf about each.
     """
 
-    def __init__(self, file: Path | None = None) -> None:
-        self._file = None if file is None else SnapshotFile(file, _KIND)
+    def __init__(self, file: Path | None = None, key: bytes = b"") -> None:
+        self._file = None if file is None else SnapshotFile(file, _KIND, key)
         self._taken: list[tuple[int, bytes]] = []
         self._next = self._kept = 0
         self.erasures: dict[str, list[tuple[int, Erasure]]] = {}

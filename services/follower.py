@@ -25,6 +25,7 @@ from audit.keys import Keyring
 from audit.reader import LogReader
 from audit.record import (
     Decision,
+    Event,
     ExplanationRecord,
     ExplanationSkipped,
     commitment,
@@ -32,6 +33,7 @@ from audit.record import (
     now_us,
 )
 from audit.seals import Seals
+from audit.snapshot import FOLLOWED
 from audit.socket_link import NotaryClient
 from runners.errors import ArtefactCorrupt, RunnerError
 from runners.tensor import Batch, unpack
@@ -96,7 +98,8 @@ class Follower:
             window_s=settings.fairness_window_s,
             positive=self._positive,
         )
-        self._following = Following(reader, counting, Alarms())
+        key = keyring.derived(FOLLOWED)
+        self._following = Following(reader, counting, Alarms(), key=key)
         self._working = asyncio.Lock()
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -162,7 +165,7 @@ class Follower:
         # Together, so that they reach the disk in one group: a window is on record whole. Where the
         # notary is away they are sent again; it knows their ids.
         unsent = list(self._following.unsent)
-        await asyncio.gather(*(self._appender.append(event) for event in unsent))
+        await asyncio.gather(*(self._store(event) for event in unsent))
         del self._following.unsent[: len(unsent)]
 
     def _positive(self, model: str, version: str) -> str | None:
@@ -206,8 +209,12 @@ class Follower:
     async def _input(self, decision: str, leaf: int) -> bytes | None:
         return await asyncio.to_thread(self._following.kept, self._keyring, decision, leaf, "input")
 
+    async def _store(self, event: Event, **beside: Any) -> None:
+        """Strict, whatever the routes are: what is done is done only when it is on disk."""
+        await self._appender.append(event, durability="strict", **beside)
+
     async def _skip(self, decision: str, reason: str, detail: str) -> None:
-        await self._appender.append(
+        await self._store(
             ExplanationSkipped(
                 id=new_id(),
                 time_us=now_us(),
@@ -240,7 +247,7 @@ class Follower:
         # Erased while it was explained: what was derived from the input must not outlive it.
         if target.leaf is not None and await self._input(target.decision, target.leaf) is None:
             raise _Erased
-        await self._appender.append(record, payloads={"explanation": body}, subject=target.unit_ref)
+        await self._store(record, payloads={"explanation": body}, subject=target.unit_ref)
         self._following.settle(target.decision)
         return found
 

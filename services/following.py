@@ -5,8 +5,9 @@ what is pending only the leaf is kept; the decision is read again when its turn 
 Rule 2: a start goes on where the log was followed to: before the oldest decision that is pending,
 and before the first one that an open window counts. What was made of everything before is kept in
 `<log>/followed` (audit/snapshot.py). It is not saved while an alarm is on its way to the log.
-Rule 3: reading a leaf twice changes nothing: a window names the leaves it covers, a unit counts
-once in a split, and what the log holds is not pending.
+Rule 3: within one process each leaf is read once, whatever fails behind it. Read again after a
+start it changes nothing: a window names the leaves it covers, a unit counts once in a split, and
+what the log holds is not pending. So `followed` also names the last leaf that it has seen.
 Rule 4: a record of which nothing can be made is passed over and named in the process log: one that
 a stranger wrote must not keep all others from being explained and counted.
 Boundary: reads the log; what is to be written there is the caller's (follower.py). `read`, or
@@ -32,6 +33,7 @@ from audit.record import (
     ExplanationSkipped,
     FairnessWindow,
     now_us,
+    original,
 )
 from audit.snapshot import FOLLOWED, Snapshot, SnapshotFile
 
@@ -40,7 +42,7 @@ from .counting import Counting
 
 __all__ = ["Following"]
 
-_KIND: Final = "followed-1"
+_KIND: Final = "followed-2"
 _READ_AT_ONCE = 5_000
 _KEEP_AFTER = 65_536
 _SETTLED = 10_000
@@ -54,10 +56,13 @@ class Following:
         unsent: alerts, and windows, that the log does not hold yet; for the caller to write.
     """
 
-    def __init__(self, reader: LogReader, counting: Counting, alarms: Alarms) -> None:
+    def __init__(
+        self, reader: LogReader, counting: Counting, alarms: Alarms, *, key: bytes = b""
+    ) -> None:
+        """`key` is that of the file `followed` (audit/snapshot.py)."""
         self._reader = reader
         self._again = LogReader(reader.directory)  # a place of its own: the other one goes on
-        self._file = SnapshotFile(reader.directory / FOLLOWED, _KIND)
+        self._file = SnapshotFile(reader.directory / FOLLOWED, _KIND, key)
         self._counting = counting
         self._alarms = alarms
         self._next = self._kept = self._surveyed = 0
@@ -94,14 +99,17 @@ class Following:
             LogDamaged: the log cannot be read.
         """
         self._next = max(self._next, self._reader.first())  # what was pruned is not waited for
-        end = min(self._reader.size(), self._next + _READ_AT_ONCE)
+        begin, end = self._next, min(self._reader.size(), self._next + _READ_AT_ONCE)
         odd: list[int] = []
-        for leaf, data in self._reader.raw(self._next, end):
-            event = sound(data)
-            if event is None or not self._take(leaf, event):
-                odd.append(leaf)
-        say_odd(odd)
-        found, self._next = end > self._next, end
+        try:
+            for leaf, data in self._reader.raw(begin, end):
+                self._next = leaf + 1  # what fails further on does not count this one again
+                event = sound(data)
+                if event is None or not self._take(leaf, event):
+                    odd.append(leaf)
+        finally:
+            say_odd(odd)
+        found = end > begin
         if self._explained and end >= self._surveyed:
             self._explained.clear()  # their decisions have all been read
         return found
@@ -122,9 +130,9 @@ class Following:
             done = event.id in self._explained or event.id in self._settled
             if event.sampling.get("selected") and not done:
                 self.pending[event.id] = leaf
-        elif isinstance(event, AssignmentConfig):
+        elif isinstance(definition := original(event), AssignmentConfig):  # or carried over
             try:
-                self._alarms.take(event, now_us())
+                self._alarms.take(definition, now_us())
             except ValueError:
                 sane = False
         return sane
@@ -175,5 +183,5 @@ class Following:
         if self.unsent or leaves < self._kept + (1 if closing else _KEEP_AFTER):
             return
         said = {"counted": self._counting.counted(), "alarms": self._alarms.state()}
-        self._file.save(self._reader, Snapshot(leaves, said))
+        self._file.save(self._reader, Snapshot(leaves, said, seen=self._next))
         self._kept = leaves

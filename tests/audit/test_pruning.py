@@ -24,6 +24,7 @@ from audit.prove import prove, verify_proof
 from audit.prunefiles import prune_files
 from audit.reader import LogReader
 from audit.record import original
+from audit.snapshot import STANDING
 from audit.subjects import LIVE, SLOT_BYTES, parse_slot, slots_path
 from audit.testing import check_log
 from audit.tiles import WIDTH, Tile, place_of
@@ -60,7 +61,9 @@ async def test_old_segments_go_and_the_rest_proves_itself(tmp_path, ring) -> Non
         reader = LogReader(log.directory)
         before = [entry.data for entry in reader.entries()]
         earlier = reader.checkpoint()
+        (log.directory / STANDING).write_bytes(b"why somebody was held")
         found = await log.prune()
+        assert not (log.directory / STANDING).exists()  # it repeats what was pruned
         assert found.first_leaf == 703 // WIDTH * WIDTH == reader.first()
         with pytest.raises(LeafPruned, match=f"leaf {found.leaf} says"):
             reader.entry(3)

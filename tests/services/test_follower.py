@@ -55,6 +55,21 @@ async def skipped(notary, count):
             await asyncio.sleep(0.01)
 
 
+async def test_what_it_writes_is_on_disk_before_it_is_done(place, monkeypatch) -> None:
+    notary, made = place
+    append, modes = notary.append, []
+
+    async def noted(event, *, durability=None, **beside):
+        modes.append(durability)
+        return await append(event, durability=durability, **beside)
+
+    monkeypatch.setattr(notary, "append", noted)
+    await made._skip(decision(1).id, "failed", "")
+    made._following.unsent.append(decision(2))
+    await made._write_windows(final=False)
+    assert modes == ["strict", "strict"]  # whatever WEIGHBRIDGE_DURABILITY says
+
+
 async def test_each_that_cannot_be_explained_is_skipped_with_its_reason(place, tmp_path) -> None:
     notary, made = place
     tensors = b"\x05\x00\x00\x00[]   "

@@ -1,20 +1,24 @@
 """How far the log was followed: over restarts nothing is lost, nothing is done twice."""
 
 import random
+import shutil
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from audit.canonical import dumps
+from audit.errors import LogDamaged
 from audit.keys import Keyring
 from audit.log import Log, Record
 from audit.reader import LogReader
 from audit.record import (
     Alert,
+    Carried,
     Decision,
     ExplanationSkipped,
     FairnessWindow,
+    as_mapping,
     encode,
     now_us,
 )
@@ -110,6 +114,71 @@ def place(tmp_path, monkeypatch):
     return Place(tmp_path)
 
 
+def test_what_fails_further_on_is_not_counted_again(place, monkeypatch) -> None:
+    place.window_s = 3600.0
+    place.restart()
+    for _ in range(40):
+        place.decide()
+    raw, broken = place.following._reader.raw, [True]
+
+    def fails_behind(start=None, end=None):
+        for leaf, data in raw(start, end):
+            if broken and leaf == 30:
+                raise LogDamaged(place.folder, offset=None, expected="a bit", found="another")
+            yield leaf, data
+
+    monkeypatch.setattr(place.following._reader, "raw", fails_behind)
+    for _ in range(5):
+        with pytest.raises(LogDamaged):
+            place.following.read()
+    broken.clear()
+    place.turn(final=True)
+    windows = [event for event in place.events() if isinstance(event, FairnessWindow)]
+    assert sum(group["n"] for window in windows for group in window.groups) == 40
+
+
+def test_what_was_made_of_leaves_that_the_log_lacks_is_not_taken_up(place) -> None:
+    place.decide()
+    first = place.decide(selected=True)  # pending, so a start goes on here
+    for _ in range(20):
+        place.decide()
+    kept = place.folder / "kept"
+    shutil.copytree(place.folder / "log", kept)
+    for _ in range(20):
+        place.decide()
+    place.turn()
+    assert (place.folder / "log" / FOLLOWED).exists()
+    shutil.copy(place.folder / "log" / FOLLOWED, kept / FOLLOWED)
+    place.log.close()
+    shutil.rmtree(place.folder / "log")
+    kept.rename(place.folder / "log")  # a backup, and a newer `followed`
+    place.log = Log.open(
+        place.folder / "log", Keyring.load_or_create(place.folder / "keys"), origin=ORIGIN
+    )
+    place.number = 100
+    place.restart()
+    for _ in range(20):
+        place.decide()
+    place.skip(first.id)
+    place.turn(final=True)
+    windows = [event for event in place.events() if isinstance(event, FairnessWindow)]
+    assert sum(group["n"] for window in windows for group in window.groups) == 42
+
+
+def test_a_definition_that_was_carried_over_is_watched(place) -> None:
+    body = as_mapping(config())
+    place.write(
+        Carried(id=uuid(9 << 40), time_us=1, was_leaf=0, first_leaf=0, record=dict(body), path=[])
+    )
+    for number in range(250):
+        unit = f"{number:032x}"
+        place.write(
+            decision(number + 1, unit_ref=unit, experiment_version=VERSION, arm_assigned="control")
+        )
+    place.turn(final=True)
+    assert MISMATCH in [event.name for event in place.events() if isinstance(event, Alert)]
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_over_restarts_all_is_explained_once_counted_once_and_alarmed_once(place, seed) -> None:
     chance = random.Random(seed)
@@ -161,7 +230,7 @@ def test_a_restart_reads_what_came_since_and_what_was_not_done(place) -> None:
     place.turn()
     place.read = 0
     place.restart()
-    assert place.read <= 1  # the last leaf, to see that it is this log
+    assert place.read <= 2  # the last leaf, to see that it is this log
     place.turn()
     assert place.read <= 4
     pending = place.decide(selected=True).id
