@@ -26,9 +26,10 @@ from .completeness import Completeness, Missing
 from .cosignature import CosignerKey
 from .errors import DecodeError
 from .findings import Findings
-from .note import VerifierKey, open_checkpoint
+from .note import VerifierKey
 from .reader import LogReader
 from .record import ALL
+from .rotation import chain_of
 from .verify import verify_log
 
 __all__ = ["Completed", "InstanceCount", "check_complete"]
@@ -134,14 +135,14 @@ def check_complete(
 
     Args:
         directory: the log's.
-        key: its public key.
+        key: its public key, any that it ever had.
         since: the earlier checkpoint, a signed note; from the beginning if None.
         metrics: what gateway processes say that they recorded, by instance.
         in_flight_s: as verify_log's.
         witnesses: as verify_log's.
 
     Raises:
-        NoteError: a checkpoint is not signed by this key.
+        NoteError: a checkpoint is not signed by a key of the log.
         NotFound, LogDamaged, DecodeError: the log cannot be read that far.
     """
     findings = verify_log(
@@ -155,8 +156,9 @@ def check_complete(
         unread = "nothing was counted: the log cannot be read"
         return Completed(findings, 0, 0, {}, {}, (), (unread,))
     reader = LogReader(directory)
-    end = open_checkpoint(reader.checkpoint(), key).size
-    start = 0 if since is None else open_checkpoint(since, key).size
+    chain = chain_of(directory, key)
+    end = chain.open(reader.checkpoint()).size
+    start = 0 if since is None else chain.open(since).size
     counting = _Counting(directory, max(start, reader.first()))
     for leaf, data in reader.raw(None, end):
         body = loads(data)

@@ -9,6 +9,7 @@ import pytest
 
 from audit import keyfiles
 from audit.canonical import dumps
+from audit.complete import check_complete
 from audit.cosignature import Cosigner
 from audit.cosigned import write_cosigned
 from audit.errors import EventInvalid, KeyFileError, LogDamaged, LogUnavailable, NoteError
@@ -36,7 +37,7 @@ class Rotated:
 
     def __init__(self, folder):
         self.folder, self.log, self.keys = folder, folder / "log", folder / "keys"
-        self.early = ""
+        self.early = self.proof = ""
 
     async def make(self):
         ring = Keyring.load_or_create(self.keys)
@@ -48,6 +49,7 @@ class Rotated:
             if first < 201:
                 await notary.checkpoint()
                 self.early = self.early or read_checkpoint(self.log)
+                self.proof = self.proof or await notary.prove(7)
                 done = await rotating.rotate(**REASON)
                 self.vkeys.append(VerifierKey.parse(done.new_key))
         await notary.close()
@@ -75,7 +77,7 @@ def world(made, tmp_path):
     copy = Rotated(tmp_path)
     for name in ("log", "keys"):
         shutil.copytree(made.folder / name, tmp_path / name)
-    copy.vkeys, copy.early = made.vkeys, made.early
+    copy.vkeys, copy.early, copy.proof = made.vkeys, made.early, made.proof
     return copy
 
 
@@ -89,6 +91,16 @@ def test_every_key_of_the_log_verifies_it(world, which):
     assert (findings.leaves, findings.counts["key rotations"]) == (302, 2)
     assert problems(world, world.vkeys[which].public) == []
     assert problems(world, world.vkeys[which], earlier_checkpoint=world.early) == []
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_every_key_counts_over_a_rotation(world, which):
+    whole = check_complete(world.log, world.vkeys[which])
+    assert whole.ok, whole.text()
+    assert (whole.end, whole.records) == (302, {"decision": 300, "key_rotation": 2})
+    later = check_complete(world.log, world.vkeys[which], since=world.early)
+    assert later.ok, later.text()
+    assert (later.first, later.records["decision"]) == (100, 200)
 
 
 def test_the_checkpoint_is_the_newest_keys_alone_and_each_rotation_both_keys(world):
@@ -183,6 +195,13 @@ async def test_proofs_verify_under_every_key(world, which, leaf):
     if which < 2:
         with pytest.raises(NoteError):
             verify_proof(bare, entry, world.vkeys[which])
+
+
+def test_a_proof_of_before_a_rotation_needs_a_key_of_then_and_says_so(world):
+    entry = LogReader(world.log).entry(7).data
+    assert verify_proof(world.proof, entry, world.vkeys[0]).checkpoint.size == 100
+    with pytest.raises(NoteError, match="take a key of that time"):
+        verify_proof(world.proof, entry, world.vkeys[2])
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
