@@ -154,11 +154,12 @@ def _checked(
     tree = TreeChecker(directory, found, signed, earlier, cosigned, boundary=boundary, kept=kept)
     size = 0 if signed is None else signed.size
     leaves = WalLeaves(directory, found, signed_size=size, boundary=boundary)
-    contents = ContentChecker(found, boundary)
+    contents, lost = ContentChecker(found, boundary), list[range]()
     with _collector_paused():
         for first, entries in leaves:
             if entries is None:
                 tree.lost(first)
+                lost.append(range(first, leaves.count))
             else:
                 tree.leaves(entries)
                 contents.entries(first, entries)
@@ -167,7 +168,8 @@ def _checked(
     leaves.check_marker()
     fresh_us = contents.last_time_us - in_flight_s * 1_000_000
     if chain is not None:
-        check_rotations(directory, chain, found)
+        begins = 0 if boundary is None else boundary.first_leaf
+        check_rotations(chain, contents.rotated, lost, found, first=begins)
     payloads = 0 if boundary is None else boundary.record.first_payloads
     check_payload_files(
         directory, leaves.watermark, found, contents.erased, fresh_us, first_segment=payloads

@@ -13,6 +13,7 @@ from audit.complete import check_complete
 from audit.cosignature import Cosigner
 from audit.cosigned import write_cosigned
 from audit.errors import EventInvalid, KeyFileError, LogDamaged, LogUnavailable, NoteError
+from audit.fsck import inspect
 from audit.keys import Keyring
 from audit.notary import Notary
 from audit.note import Signer, VerifierKey, split_note
@@ -143,6 +144,26 @@ def test_a_rotation_without_its_record_is_found(world):
     forged = held.sign(text) + new[0].sign(text).rpartition("\n\n")[2]
     path.with_name(f"{tree.size:020d}").write_text(forged)
     assert any("leaf 7" in text and "no record" in text for text in problems(world, world.vkeys[0]))
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+def test_a_power_cut_that_takes_the_marker_accuses_no_rotation(world, emptied):
+    marker = world.log / "committed"
+    marker.write_bytes(b"") if emptied else marker.unlink()
+    for key in world.vkeys:
+        assert problems(world, key) == ["step 8: committed: missing or empty"]
+        report = inspect(world.log, key)
+        assert report.status == 1
+        assert [one.path for one in report.seen if one.level == "mend"] == ["committed"]
+
+
+def test_without_its_leaves_nothing_is_said_of_a_rotation_s_record(world):
+    shutil.rmtree(world.log / "wal")
+    assert not [text for text in problems(world, world.vkeys[0]) if text.startswith("step 1")]
+    shutil.rmtree(world.log / "tile")
+    found = verify_log(world.log, world.vkeys[0])
+    assert not [problem for problem in found.problems if problem.step == 1]
+    assert sum("is lost and was not checked" in note for note in found.notes) == 2
 
 
 def test_signed_by_one_key_only_it_is_no_rotation(world):
