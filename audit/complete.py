@@ -106,6 +106,8 @@ class Completed:
         return {
             "ok": self.ok,
             "origin": self.findings.origin,
+            "steps": self.findings.steps,
+            "failed": self.findings.failed,
             "counted": self.counted,
             "from_leaf": self.first,
             "to_leaf": self.end,
@@ -168,7 +170,7 @@ def check_complete(
         in_flight_s=in_flight_s,
         witnesses=witnesses,
     )
-    if not findings.steps:
+    if not findings.read:
         return Completed.uncounted(findings, "the log cannot be read")
     try:
         signed, chain = LogReader(directory).checkpoint(), chain_of(directory, key)

@@ -83,7 +83,7 @@ def inspect(
     alive = has_writer(directory)
     findings = verify_log(directory, key, in_flight_s=in_flight_s if alive else 0.0)
     unread = {printable(one.path): one.what for one in misshapen(directory)}
-    if not findings.steps:
+    if not findings.read:
         unread |= {one.file or ".": one.message for one in findings.problems}
     if unread:
         return Report(_unread_seen(unread), findings)
