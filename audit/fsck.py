@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from .blobs import blob_segments
-from .boundary import CARRY_SUFFIX, PRUNED_NAME, read_boundary
+from .boundary import CARRY_SUFFIX, PRUNED_NAME, first_leaf, read_boundary
 from .errors import LogDamaged, NoteError
 from .filekinds import is_own, misshapen
 from .findings import Findings, Problem, printable
@@ -31,6 +31,10 @@ from .writerlock import has_writer
 __all__ = ["Level", "Report", "Seen", "inspect"]
 
 _START: Final = "nothing: the next start mends it"
+_SIGNS: Final = (
+    "nothing: the next start signs what is there; "
+    "compare it with a checkpoint that you kept (weighbridge audit verify --earlier)"
+)
 _RESTORE: Final = (
     "keep a copy of the folder as it is, edit nothing, restore the log from a copy that verifies"
 )
@@ -117,6 +121,7 @@ class _Tail(NamedTuple):
     watermark: Watermark | None
     cut: Cut | None
     refused: LogDamaged | None
+    first: int = 0
 
     @classmethod
     def of(cls, directory: Path, key: VerifierKey) -> "_Tail":
@@ -126,7 +131,7 @@ class _Tail(NamedTuple):
             signed = None  # step 1 names it
         try:
             found = foresee(directory, signed_leaves=0 if signed is None else signed.size)
-            return cls(*found, None)
+            return cls(*found, None, first_leaf(directory))
         except (LogDamaged, NoteError) as exc:
             damaged = exc if isinstance(exc, LogDamaged) else None
             return cls(Position(), None, None, damaged)
@@ -264,9 +269,10 @@ def _explained(problem: Problem, tail: _Tail) -> Seen:
         return Seen(name, "mend", what, "derived; normal after a power cut", _START)
     if problem.message.startswith("it belongs to no leaf") and not is_own(name):
         return Seen(name, "damage", what, "not part of the log", "remove it if you know what it is")
-    if problem.step == 1 and problem.message.startswith("there is no") and tail.refused is None:
+    unsigned = problem.step == 1 and problem.message.startswith("there is no")
+    if unsigned and tail.refused is None and tail.first == 0:  # else the start needs its tree
         means = "the log was not signed yet, or the file was removed"
-        return Seen(name, "damage" if tail.position.leaves else "mend", what, means, _START)
+        return Seen(name, "mend", what, means, _SIGNS if tail.position.leaves else _START)
     if problem.step == 9 and problem.message.startswith("erased, but"):
         means = "an erasure was interrupted, or an old key file was put back"
         return Seen(name, "mend", what, means, "nothing: the next start destroys them again")

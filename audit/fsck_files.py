@@ -77,7 +77,13 @@ def _one(directory: Path, path: Path, *, alive: bool) -> Iterator[Seen]:
         yield Seen(name, "note", "a foreign file", means, "remove it if you know what it is")
         return
     with suppress(FileNotFoundError):
-        mode = stat.S_IMODE(path.lstat().st_mode)
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            means = "it does not belong there: the program makes none, and its target may go"
+            todo = f"put {'the folder' if path.is_dir() else 'the file'} itself in its place"
+            yield Seen(name, "mend", f"a link to {path.readlink()}", means, todo)
+            return
+        mode = stat.S_IMODE(mode)
         private = name == "blobs" or name.startswith("blobs/")
         if mode & (0o077 if private else 0o022):
             what = f"mode {mode:04o}"

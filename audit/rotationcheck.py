@@ -3,14 +3,15 @@
 Rule: a rotation whose leaf is not a `key_rotation` record of its two keys is a problem, and so is
 such a record without a rotation: the one would be a key swap that the log does not tell of, the
 other a promise that was not kept. What a lost leaf said is not guessed.
-Boundary: takes what was met while the leaves were walked; that rotations hold, and that their trees
-are the beginning of this log, is checked elsewhere (rotation.py, tree.py).
+Boundary: takes what was met while the leaves were walked, and reads names of files; that rotations
+hold, and that their trees are this log's beginning, is checked elsewhere (rotation.py, tree.py).
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from .findings import Collector
-from .rotation import ROTATIONS_NAME, KeyChain
+from .rotation import ROTATIONS_NAME, KeyChain, rotation_sizes
 
 __all__ = ["check_rotations"]
 
@@ -18,6 +19,7 @@ _STEP = 1
 
 
 def check_rotations(
+    directory: Path,
     chain: KeyChain,
     recorded: Mapping[int, tuple[str, str]],
     lost: Sequence[range],
@@ -28,6 +30,7 @@ def check_rotations(
     """Report what does not agree; after the records were counted.
 
     Args:
+        directory: the log's.
         chain: the log's keys, and the rotations between them.
         recorded: the old and the new key of each `key_rotation` record, by leaf.
         lost: leaves that could not be read.
@@ -48,10 +51,10 @@ def check_rotations(
             f"the key {rotation.old.key_id.hex()} was replaced by {rotation.new.key_id.hex()} at "
             f"{rotation.tree.size} leaves (recorded as {leaf})"
         )
-    records = found.counts.get("key_rotation events", 0)
-    if records > len(chain.rotations):
+    records, there = found.counts.get("key_rotation events", 0), len(rotation_sizes(directory))
+    if records > there:
         found.problem(
             _STEP,
-            f"{records} records say that the log's key was rotated, and {len(chain.rotations)} "
+            f"{records} records say that the log's key was rotated, and {there} "
             "rotations are there; if the writer was interrupted, its next start finishes them",
         )

@@ -142,7 +142,7 @@ def _checked(
     fresh_us = contents.last_time_us - in_flight_s * 1_000_000
     if chain is not None:
         begins = 0 if boundary is None else boundary.first_leaf
-        check_rotations(chain, contents.rotated, lost, found, first=begins)
+        check_rotations(directory, chain, contents.rotated, lost, found, first=begins)
     payloads = 0 if boundary is None else boundary.record.first_payloads
     check_payload_files(
         directory, leaves.watermark, found, contents.erased, fresh_us, first_segment=payloads
@@ -192,20 +192,23 @@ def _signed_checkpoint(
         note = read_checkpoint(directory)
         if note is None:
             found.problem(1, "there is no signed checkpoint", file=CHECKPOINT_NAME)
-            return None, _keys_without_note(public_key)
+            return None, _keys_without_note(directory, public_key)
         chain = chain_of(directory, as_verifier(public_key, note))
         return chain.open(note), chain
     except (NoteError, LogDamaged) as exc:
         found.problem(1, str(exc), file=CHECKPOINT_NAME)
-        return None, chain or _keys_without_note(public_key)
+        return None, chain or _keys_without_note(None, public_key)
 
 
-def _keys_without_note(public_key: VerifierKey | str | bytes) -> KeyChain | None:
+def _keys_without_note(
+    directory: Path | None, public_key: VerifierKey | str | bytes
+) -> KeyChain | None:
+    """The log's keys where no checkpoint names it; only the given one without the folder."""
     if isinstance(public_key, bytes):
         return None
     if isinstance(public_key, str):
         public_key = VerifierKey.parse(public_key)
-    return KeyChain.build(public_key, [])
+    return KeyChain.build(public_key, []) if directory is None else chain_of(directory, public_key)
 
 
 def _earlier(note: str | None, chain: KeyChain | None, found: Collector) -> Checkpoint | None:

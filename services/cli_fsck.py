@@ -1,8 +1,9 @@
 """`weighbridge audit fsck`: what lies in the log's folder, file by file, in plain words.
 
-Rule: reads only, also beside a running gateway; `--repair` makes derived files anew, and nothing
-else. Exit status 0: clean; 1: something that the next start mends, or that is said what to do
-about; 2: damage. What it shows are files, no records, so no access is recorded.
+Rule: reads only, also beside a running gateway; `--repair` makes derived files anew or leaves them
+to the next start, and does nothing else. Exit status 0: clean; 1: something that the next start
+mends, or that is said what to do about; 2: damage. What it shows are files, no records, so no
+access is recorded.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from audit.errors import NotFound
 from audit.fsck import Report, Seen, inspect
 from audit.note import VerifierKey
 from audit.repair import rebuild_derived
+from audit.snapshot import SNAPSHOTS
 from audit.writerlock import has_writer
 
 from .accessed import LogFolder
@@ -27,14 +29,16 @@ from .settings import settings
 __all__ = ["fsck"]
 
 console = Console(markup=False, highlight=False, soft_wrap=True)
+_REPAIR = (
+    "make tiles and index anew from the log, and remove what the next start makes anew "
+    f"({' and '.join(SNAPSHOTS)}) and files that never got their name; no more"
+)
 _SAID = {0: "clean", 1: "something to mend, no damage", 2: "damage"}
 
 
 def fsck(
     *,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="make tiles and index anew from the log, no more")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help=_REPAIR)] = False,
     every: Annotated[bool, typer.Option("--all", help="also name what is as it must be")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     log: LogFolder = None,

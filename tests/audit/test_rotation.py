@@ -157,6 +157,17 @@ def test_a_power_cut_that_takes_the_marker_accuses_no_rotation(world, emptied):
         assert [one.path for one in report.seen if one.level == "mend"] == ["committed"]
 
 
+def test_without_a_checkpoint_its_rotations_are_there_all_the_same(world):
+    (world.log / "checkpoint").unlink()
+    for key in world.vkeys:
+        assert problems(world, key) == ["step 1: checkpoint: there is no signed checkpoint"]
+        early = problems(world, key, earlier_checkpoint=world.early)
+        assert early == ["step 1: checkpoint: there is no signed checkpoint"]
+        assert inspect(world.log, key).status == 1
+    stranger = Signer(ORIGIN, bytes(32)).verifier_key
+    assert not any("rotations are there" in text for text in problems(world, stranger))
+
+
 def test_without_its_leaves_nothing_is_said_of_a_rotation_s_record(world):
     shutil.rmtree(world.log / "wal")
     assert not [text for text in problems(world, world.vkeys[0]) if text.startswith("step 1")]

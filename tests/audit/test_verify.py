@@ -148,6 +148,16 @@ def test_of_a_copy_without_its_write_ahead_log_the_tiles_are_checked(victim):
     assert "steps 2, 8, 9 not checked: there is no write-ahead log" in findings.notes
 
 
+def test_a_shorter_log_without_a_checkpoint_does_not_extend_the_one_of_before(victim):
+    kept = (victim.directory / "checkpoint").read_text()
+    rewrite_wal(victim.directory, wal_entries(victim.directory)[:300])
+    shutil.rmtree(victim.directory / "tile")
+    (victim.directory / "checkpoint").unlink()
+    found = verify_log(victim.directory, victim.key, earlier_checkpoint=kept)
+    assert "the log holds 300 leaves, fewer than the 330" in found.text()
+    assert checked(found)[1] == [1, 5]
+
+
 def test_that_no_cosignatures_are_kept_is_said_to_whom_asks_for_them(victim):
     witness = Cosigner("example.org/w", bytes(32)).key
     findings = verify_log(victim.directory, victim.key, witnesses=[witness])
