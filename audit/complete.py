@@ -26,7 +26,7 @@ from .canonical import loads
 from .completeness import Completeness, Missing
 from .cosignature import CosignerKey
 from .errors import AuditError, DecodeError
-from .findings import Findings, printable
+from .findings import Findings, amount, printable
 from .note import VerifierKey
 from .reader import LogReader
 from .record import ALL
@@ -268,13 +268,15 @@ class _Counting:
         where = f"instance {name}, counters at leaf {leaf}"
         if recorded > self._decisions[name]:
             there = self._decisions[name]
-            self.problems.append(f"{where}: {recorded} answers were recorded, {there} are there")
+            self.problems.append(f"{where}: {amount(recorded, 'answers')} recorded, {there} there")
         handed = recorded + body["refused"]
         if handed > seq or (body["final"] and handed != seq):
-            self.problems.append(f"{where}: {seq} numbers, but {handed} recorded or refused")
+            self.problems.append(
+                f"{where}: {amount(seq, 'numbers')}, but {handed} recorded or refused"
+            )
         if body["answered"] > recorded:
-            more = body["answered"] - recorded
-            self.problems.append(f"{where}: {more} answers were given without a record")
+            more = amount(body["answered"] - recorded, "answers")
+            self.problems.append(f"{where}: {more} given without a record")
         if body["traced"] > body["answered"]:
             self.problems.append(f"{where}: more traces ({body['traced']}) than answers")
 

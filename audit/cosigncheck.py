@@ -12,7 +12,7 @@ from pathlib import Path
 from .cosignature import CosignerKey, cosignatures
 from .cosigned import COSIGNED_NAME, read_cosigned
 from .errors import LogDamaged, NoteError
-from .findings import Collector
+from .findings import Collector, amount
 from .note import Checkpoint
 from .rotation import KeyChain
 
@@ -58,5 +58,6 @@ def cosigned_trees(
         for name, time_s in ((signer.key.name, signer.time_s) for signer in signers):
             when = datetime.fromtimestamp(min(time_s, _LAST_S), UTC)
             found.count("witnesses that cosigned")
-            found.note(f"{name} cosigned {tree.size} leaves at {when:%Y-%m-%d %H:%M:%S} UTC")
+            leaves = amount(tree.size, "leaves")
+            found.note(f"{name} cosigned {leaves} at {when:%Y-%m-%d %H:%M:%S} UTC")
     return trees

@@ -12,6 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+_MANY: Final = (
+    "answers bundles bytes checkpoints events files groups instances numbers payloads problems "
+    "records rotations segments slots steps tiles"
+)
+_ONE: Final = {word: word.removesuffix("s") for word in _MANY.split()} | {
+    "leaves": "leaf",
+    "witnesses": "witness",
+}
 STEPS: Final = (
     "1 the checkpoint is signed by the given key",
     "2 the write-ahead log is whole and in order",
@@ -89,12 +97,24 @@ class Findings:
         lines.append(f"leaves     {self.leaves}, of which {self.signed_leaves} are signed")
         judged = dict.fromkeys(self.steps, "checked") | dict.fromkeys(self.failed, "FAILED")
         lines += [f"{judged[step]:10} {step}" for step in STEPS if step in judged]
-        lines += [f"counted    {value} {name}" for name, value in sorted(self.counts.items())]
+        lines += [
+            f"counted    {amount(value, name)}" for name, value in sorted(self.counts.items())
+        ]
         lines += [f"note       {note}" for note in self.notes]
         lines += [f"PROBLEM    {problem}" for problem in self.problems]
-        count = len(self.problems)
-        verdict = "everything verifies" if self.ok else f"{count} problem{'s' * (count > 1)}"
+        verdict = "everything verifies" if self.ok else amount(len(self.problems), "problems")
         return "\n".join([*lines, f"result     {verdict}", ""])
+
+
+def amount(number: int, things: str) -> str:
+    """`number` of some things, named in the plural: `2 key slots`, `1 key slot`."""
+    if number == 1:
+        words = things.split(" ")
+        place = next((n for n, word in enumerate(words) if word in _ONE), None)
+        if place is not None:
+            words[place] = _ONE[words[place]]
+        things = " ".join(words)
+    return f"{number} {things}"
 
 
 def printable(text: str) -> str:

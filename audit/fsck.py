@@ -17,7 +17,7 @@ from .blobs import blob_segments
 from .boundary import CARRY_SUFFIX, PRUNED_NAME, first_leaf, read_boundary
 from .errors import LogDamaged, NoteError
 from .filekinds import is_own, misshapen
-from .findings import Findings, Problem, printable
+from .findings import Findings, Problem, amount, printable
 from .frames import Watermark, segments
 from .fsck_files import Level, Seen, files_seen, parquet_seen
 from .marker import MARKER_NAME, Position, recover_marker
@@ -181,12 +181,13 @@ def _end_seen(
     """The segment being written, and where it ends."""
     name = _name(directory, last)
     room = last.stat().st_size - tail.position.offset
-    if tail.cut is not None and not alive:
-        what = f"a torn tail of {tail.cut.length} bytes at byte {tail.cut.offset}: {tail.cut.why}"
+    cut = tail.cut
+    if cut is not None and not alive:
+        what = f"a torn tail of {amount(cut.length, 'bytes')} at byte {cut.offset}: {cut.why}"
         means = "normal after a crash: the last group was never acknowledged"
         yield Seen(name, "mend", what, means, _START)
     elif room > 0:
-        what = f"{room} bytes of reserved room after the last record"
+        what = f"{amount(room, 'bytes')} of reserved room after the last record"
         means = "normal while it is written" if alive else "normal after a crash"
         yield Seen(name, "note" if alive else "mend", what, means, _ON_ITS_WAY if alive else _START)
     else:
@@ -197,11 +198,11 @@ def _end_seen(
         means = "normal after a power cut: it is never synced, and tells only how far to read"
         yield Seen(MARKER_NAME, "mend", what, means, _START)
     elif ahead > 0 and not alive:
-        what = f"{ahead} whole records after the committed end"
+        what = f"{amount(ahead, 'whole records')} after the committed end"
         means = "normal after a power cut: they were stored, and perhaps not acknowledged"
         yield Seen(name, "mend", what, means, "nothing: the next start keeps them")
     else:
-        yield Seen(MARKER_NAME, "fine", f"counts {upto.leaves} records")
+        yield Seen(MARKER_NAME, "fine", f"counts {amount(upto.leaves, 'records')}")
 
 
 def _boundary_seen(directory: Path, *, alive: bool) -> Iterator[Seen]:
@@ -252,7 +253,8 @@ def _payloads_seen(directory: Path, mark: Watermark | None, *, alive: bool) -> I
             with path.open("rb") as file:
                 file.seek(max(mark.blob_bytes, 16))
                 rest = file.read().rstrip(b"\0")
-            what = f"{len(rest)} bytes of payloads without records" if rest else "reserved room"
+            extra = f"{amount(len(rest), 'bytes')} of payloads without records"
+            what = extra if rest else "reserved room"
             yield Seen(name, level, what, "normal after a crash, or while it is written", todo)
         else:
             yield Seen(name, "fine", f"{size} bytes of encrypted payloads")

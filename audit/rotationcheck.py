@@ -10,7 +10,7 @@ hold, and that their trees are this log's beginning, is checked elsewhere (rotat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .findings import Collector
+from .findings import Collector, amount
 from .rotation import ROTATIONS_NAME, KeyChain, rotation_sizes
 
 __all__ = ["check_rotations"]
@@ -49,7 +49,7 @@ def check_rotations(
         found.count("key rotations")
         found.note(
             f"the key {rotation.old.key_id.hex()} was replaced by {rotation.new.key_id.hex()} at "
-            f"{rotation.tree.size} leaves (recorded as {leaf})"
+            f"{amount(rotation.tree.size, 'leaves')} (recorded as {leaf})"
         )
     records, there = found.counts.get("key_rotation events", 0), len(rotation_sizes(directory))
     if records > there:

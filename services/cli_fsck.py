@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from audit.errors import NotFound
+from audit.findings import amount
 from audit.fsck import Report, Seen, inspect
 from audit.note import VerifierKey
 from audit.repair import rebuild_derived
@@ -78,7 +79,8 @@ def _show(report: Report, done: list[str], *, every: bool) -> None:
         if every or one.level != "fine":
             console.print(_line(one))
     fine = sum(one.level == "fine" for one in report.seen)
-    console.print(f"{report.findings.leaves} leaves were read; as they must be: {fine} files")
+    read = amount(report.findings.leaves, "leaves")
+    console.print(f"{read} read; as they must be: {amount(fine, 'files')}")
     console.print(f"result     {_SAID[report.status]}")
 
 

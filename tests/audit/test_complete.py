@@ -120,7 +120,7 @@ def test_the_end_is_known_where_the_process_said_it(tmp_path, ring) -> None:
     logged(tmp_path, ring, [*decisions(1, 2), counters(4, 4, final=True)])
     whole = found(tmp_path, ring)
     assert whole.instances[NAME].missing == [(3, 4)]
-    assert "4 answers were recorded, 2 are there" in whole.text()
+    assert "4 answers recorded, 2 there" in whole.text()
     assert (
         "number 3 to 4 is missing" in verify_log(tmp_path / "log", ring.verifier_key(ORIGIN)).text()
     )
@@ -136,10 +136,10 @@ def test_a_killed_process_is_no_hole_but_is_said(tmp_path, ring) -> None:
 @pytest.mark.parametrize(
     ("event", "said"),
     [
-        (counters(3, 3), "3 answers were recorded, 2 are there"),
+        (counters(3, 3), "3 answers recorded, 2 there"),
         (counters(2, 2, 1), "2 numbers, but 3 recorded or refused"),
         (counters(2, 1, final=True), "2 numbers, but 1 recorded or refused"),
-        (counters(2, 2, answered=5), "3 answers were given without a record"),
+        (counters(2, 2, answered=5), "3 answers given without a record"),
         (counters(2, 2, traced=3), "more traces (3) than answers"),
     ],
 )

@@ -93,7 +93,7 @@ def test_whole_groups_after_the_committed_end_are_kept(world) -> None:
     (world.directory / "committed").write_bytes(marker)
     found, status = seen(world, "mend")
     assert status == 1, found
-    assert "1 whole records after the committed end" in str(found.values())
+    assert "1 whole record after the committed end" in str(found.values())
     assert "keeps them" in str(found.values())
 
 
@@ -224,7 +224,7 @@ def test_a_stale_index_is_a_note_and_a_damaged_one_is_mended(world) -> None:
     log.publish()
     log.close()
     found, status = seen(world)
-    assert (status, found["index.sqlite"].what) == (0, "1 leaves behind")
+    assert (status, found["index.sqlite"].what) == (0, "1 leaf behind")
     (world.directory / "index.sqlite").write_bytes(b"no database at all" * 1000)
     found, status = seen(world)
     assert (status, found["index.sqlite"].level) == (1, "mend")

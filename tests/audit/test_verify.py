@@ -9,6 +9,7 @@ import pytest
 from audit.completeness import Completeness
 from audit.cosignature import Cosigner
 from audit.files import OsFiles
+from audit.findings import amount
 from audit.frames import Frame, Watermark, format_frame, format_segment_header, scan
 from audit.keys import Keyring
 from audit.log import Log
@@ -164,6 +165,19 @@ def test_that_no_cosignatures_are_kept_is_said_to_whom_asks_for_them(victim):
     assert "step 10 not checked: no cosignatures are kept here" in findings.notes
     assert checked(findings) == ([1, 2, 3, 4, 6, 7, 8, 9], [])
     assert not verify_log(victim.directory, victim.key).notes
+
+
+def test_one_of_a_thing_is_named_in_the_singular(victim):
+    singular = {
+        "key slots": "key slot", "pruned leaves": "pruned leaf", "access events": "access event",
+        "witnesses that cosigned": "witness that cosigned", "things": "things",
+        "checkpoints that witnesses cosigned": "checkpoint that witnesses cosigned",
+    }  # fmt: skip
+    for many, one in singular.items():
+        assert (amount(1, many), amount(2, many)) == (f"1 {one}", f"2 {many}")
+    # Whatever a whole log is counted by has a singular.
+    counts = dict.fromkeys(verify_log(victim.directory, victim.key).counts, 1)
+    assert all(amount(1, name) != f"1 {name}" for name in counts), counts
 
 
 def test_the_key_may_come_in_any_form(world):

@@ -27,7 +27,8 @@ def main(words: list[str] | None = None) -> int:
         witnesses = [Key.parse(text, WITNESS) for text in given.witness]
         kept = {str(path): path.read_bytes() for path in given.earlier}
         found = Check(Pack(given.pack), keys, witnesses, kept, given.quorum or 0)
-        verdict = f"{found.problems} problems" if found.problems else "all that was checked holds"
+        many = f"{found.problems} problem{'s' * (found.problems > 1)}"
+        verdict = many if found.problems else "all that was checked holds"
         status, lines = int(found.problems > 0), [*found.lines, f"{'result':<12}{verdict}"]
     except (Broken, Unreadable, OSError) as exc:
         status, lines = 2, [f"could not check {given.pack}: {exc}"]
