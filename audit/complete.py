@@ -11,6 +11,7 @@
     5  what the gateway's own metrics count (`weighbridge_records_total`), if given, is in the log;
        the last second of it may be in leaves that no checkpoint covers yet, and that is said
 Rule: reads files only. Of a pruned log, counting goes on from what the `pruned` record states.
+Where the log cannot be read to its end nothing is counted, a problem beside those of step 1.
 Read next: completeness.py (the numbers), services/tally.py (who counts).
 """
 
@@ -24,11 +25,12 @@ from .boundary import read_boundary
 from .canonical import loads
 from .completeness import Completeness, Missing
 from .cosignature import CosignerKey
-from .errors import DecodeError
-from .findings import Findings
-from .note import VerifierKey, open_checkpoint
+from .errors import AuditError, DecodeError
+from .findings import Findings, amount, printable
+from .note import VerifierKey
 from .reader import LogReader
 from .record import ALL
+from .rotation import chain_of
 from .verify import verify_log
 
 __all__ = ["Completed", "InstanceCount", "check_complete"]
@@ -73,6 +75,7 @@ class Completed:
         instances: by name, in order of appearance.
         problems: what does not agree; empty if all does.
         notes: what cannot be known.
+        counted: whether all leaves between the checkpoints were.
     """
 
     findings: Findings
@@ -82,6 +85,13 @@ class Completed:
     instances: dict[str, InstanceCount]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    counted: bool = True
+
+    @classmethod
+    def uncounted(cls, findings: Findings, why: str) -> "Completed":
+        """What is known where nothing could be counted."""
+        problem = f"nothing was counted: {printable(why)}"
+        return cls(findings, 0, 0, {}, {}, (problem,), (), counted=False)
 
     @property
     def ok(self) -> bool:
@@ -96,6 +106,9 @@ class Completed:
         return {
             "ok": self.ok,
             "origin": self.findings.origin,
+            "steps": self.findings.steps,
+            "failed": self.findings.failed,
+            "counted": self.counted,
             "from_leaf": self.first,
             "to_leaf": self.end,
             "records": self.records,
@@ -106,9 +119,7 @@ class Completed:
 
     def text(self) -> str:
         """The same as plain text, after that of the findings."""
-        count = self.end - self.first
-        kinds = ", ".join(f"{n} {name}" for name, n in sorted(self.records.items()))
-        lines = [f"between    leaves {self.first} to {self.end - 1}: {count} = {kinds or 'none'}"]
+        lines = [self._between()] if self.counted else []
         for one in self.instances.values():
             ended = "ended in order" if one.ended else "did not say that it ended"
             lines.append(
@@ -118,7 +129,16 @@ class Completed:
         lines += [f"note       {note}" for note in self.notes]
         lines += [f"PROBLEM    {problem}" for problem in self.problems]
         verdict = "no answer is missing" if self.ok else "something is missing or contradicts"
+        if not self.counted:
+            verdict = "whether an answer is missing cannot be said"
         return "\n".join([*lines, f"complete   {verdict}", ""])
+
+    def _between(self) -> str:
+        if self.end <= self.first:
+            return "between    no leaves"
+        kinds = ", ".join(f"{n} {name}" for name, n in sorted(self.records.items()))
+        count = self.end - self.first
+        return f"between    leaves {self.first} to {self.end - 1}: {count} = {kinds}"
 
 
 def check_complete(
@@ -134,15 +154,14 @@ def check_complete(
 
     Args:
         directory: the log's.
-        key: its public key.
+        key: its public key, any that it ever had.
         since: the earlier checkpoint, a signed note; from the beginning if None.
         metrics: what gateway processes say that they recorded, by instance.
         in_flight_s: as verify_log's.
         witnesses: as verify_log's.
 
-    Raises:
-        NoteError: a checkpoint is not signed by this key.
-        NotFound, LogDamaged, DecodeError: the log cannot be read that far.
+    Returns:
+        What was found; damage is reported, never raised.
     """
     findings = verify_log(
         directory,
@@ -151,19 +170,37 @@ def check_complete(
         in_flight_s=in_flight_s,
         witnesses=witnesses,
     )
-    if not findings.steps:
-        unread = "nothing was counted: the log cannot be read"
-        return Completed(findings, 0, 0, {}, {}, (), (unread,))
-    reader = LogReader(directory)
-    end = open_checkpoint(reader.checkpoint(), key).size
-    start = 0 if since is None else open_checkpoint(since, key).size
-    counting = _Counting(directory, max(start, reader.first()))
-    for leaf, data in reader.raw(None, end):
-        body = loads(data)
-        if not isinstance(body, dict):
-            raise DecodeError(f"could not count leaf {leaf}: it is not an event")
-        counting.entry(leaf, body)
-    counting.finish(in_flight_s, metrics or {}, _unsigned(reader, end) if metrics else Counter())
+    if not findings.read:
+        return Completed.uncounted(findings, "the log cannot be read")
+    try:
+        signed, chain = LogReader(directory).checkpoint(), chain_of(directory, key)
+        start = 0 if since is None else chain.open(since).size
+        span = range(start, chain.open(signed).size)
+        return _counted(directory, findings, span, metrics or {}, in_flight_s=in_flight_s)
+    except (AuditError, OSError) as exc:  # `findings` names the place
+        return Completed.uncounted(findings, str(exc))
+
+
+def _counted(
+    directory: Path,
+    findings: Findings,
+    span: range,
+    metrics: Mapping[str, int],
+    *,
+    in_flight_s: float,
+) -> Completed:
+    """Count the leaves of `span`, and what those before it say of their numbers."""
+    reader, end = LogReader(directory), span.stop
+    try:
+        counting = _Counting(directory, max(span.start, reader.first()))
+        for leaf, data in reader.raw(None, end):
+            body = loads(data)
+            if not isinstance(body, dict):
+                raise DecodeError(f"could not count leaf {leaf}: it is not an event")
+            counting.entry(leaf, body)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise DecodeError("could not count: the fields of a record are malformed") from exc
+    counting.finish(in_flight_s, metrics, _unsigned(reader, end) if metrics else Counter())
     return Completed(
         findings,
         counting.start,
@@ -231,13 +268,15 @@ class _Counting:
         where = f"instance {name}, counters at leaf {leaf}"
         if recorded > self._decisions[name]:
             there = self._decisions[name]
-            self.problems.append(f"{where}: {recorded} answers were recorded, {there} are there")
+            self.problems.append(f"{where}: {amount(recorded, 'answers')} recorded, {there} there")
         handed = recorded + body["refused"]
         if handed > seq or (body["final"] and handed != seq):
-            self.problems.append(f"{where}: {seq} numbers, but {handed} recorded or refused")
+            self.problems.append(
+                f"{where}: {amount(seq, 'numbers')}, but {handed} recorded or refused"
+            )
         if body["answered"] > recorded:
-            more = body["answered"] - recorded
-            self.problems.append(f"{where}: {more} answers were given without a record")
+            more = amount(body["answered"] - recorded, "answers")
+            self.problems.append(f"{where}: {more} given without a record")
         if body["traced"] > body["answered"]:
             self.problems.append(f"{where}: more traces ({body['traced']}) than answers")
 

@@ -40,7 +40,14 @@ class Erased(NamedTuple):
 
 
 class ContentChecker:
-    """Takes the entries in order, then `finish`."""
+    """Takes the entries in order, then `finish`.
+
+    Attributes:
+        last_time_us: the latest time that a record names.
+        erased: what the erasures say.
+        rotated: the old and the new key of each `key_rotation` record, by leaf.
+        completeness: the numbers of each instance.
+    """
 
     def __init__(self, found: Collector, boundary: Boundary | None = None) -> None:
         self._found = found
@@ -51,6 +58,7 @@ class ContentChecker:
         self.pruning = PruningChecker(found, boundary)
         self.last_time_us = 0
         self.erased: list[Erased] = []
+        self.rotated: dict[int, tuple[str, str]] = {}
         self.completeness = Completeness()
         self.pruning.resume(self.completeness)
 
@@ -119,6 +127,8 @@ class ContentChecker:
             self._decision(index, body)
         elif kind == "erasure":
             self._erasure(index, body)
+        elif kind == "key_rotation":
+            self.rotated[index] = (str(body["old_key"]), str(body["new_key"]))
         elif kind == "pruned":
             self.pruning.pruned(index, data, body)
         elif kind == "carried":

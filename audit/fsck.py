@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from .blobs import blob_segments
-from .boundary import CARRY_SUFFIX, PRUNED_NAME, read_boundary
+from .boundary import CARRY_SUFFIX, PRUNED_NAME, first_leaf, read_boundary
 from .errors import LogDamaged, NoteError
 from .filekinds import is_own, misshapen
-from .findings import Findings, Problem, printable
+from .findings import Findings, Problem, amount, printable
 from .frames import Watermark, segments
 from .fsck_files import Level, Seen, files_seen, parquet_seen
 from .marker import MARKER_NAME, Position, recover_marker
@@ -31,6 +31,10 @@ from .writerlock import has_writer
 __all__ = ["Level", "Report", "Seen", "inspect"]
 
 _START: Final = "nothing: the next start mends it"
+_SIGNS: Final = (
+    "nothing: the next start signs what is there; "
+    "compare it with a checkpoint that you kept (weighbridge audit verify --earlier)"
+)
 _RESTORE: Final = (
     "keep a copy of the folder as it is, edit nothing, restore the log from a copy that verifies"
 )
@@ -83,7 +87,7 @@ def inspect(
     alive = has_writer(directory)
     findings = verify_log(directory, key, in_flight_s=in_flight_s if alive else 0.0)
     unread = {printable(one.path): one.what for one in misshapen(directory)}
-    if not findings.steps:
+    if not findings.read:
         unread |= {one.file or ".": one.message for one in findings.problems}
     if unread:
         return Report(_unread_seen(unread), findings)
@@ -117,6 +121,7 @@ class _Tail(NamedTuple):
     watermark: Watermark | None
     cut: Cut | None
     refused: LogDamaged | None
+    first: int = 0
 
     @classmethod
     def of(cls, directory: Path, key: VerifierKey) -> "_Tail":
@@ -126,7 +131,7 @@ class _Tail(NamedTuple):
             signed = None  # step 1 names it
         try:
             found = foresee(directory, signed_leaves=0 if signed is None else signed.size)
-            return cls(*found, None)
+            return cls(*found, None, first_leaf(directory))
         except (LogDamaged, NoteError) as exc:
             damaged = exc if isinstance(exc, LogDamaged) else None
             return cls(Position(), None, None, damaged)
@@ -176,12 +181,13 @@ def _end_seen(
     """The segment being written, and where it ends."""
     name = _name(directory, last)
     room = last.stat().st_size - tail.position.offset
-    if tail.cut is not None and not alive:
-        what = f"a torn tail of {tail.cut.length} bytes at byte {tail.cut.offset}: {tail.cut.why}"
+    cut = tail.cut
+    if cut is not None and not alive:
+        what = f"a torn tail of {amount(cut.length, 'bytes')} at byte {cut.offset}: {cut.why}"
         means = "normal after a crash: the last group was never acknowledged"
         yield Seen(name, "mend", what, means, _START)
     elif room > 0:
-        what = f"{room} bytes of reserved room after the last record"
+        what = f"{amount(room, 'bytes')} of reserved room after the last record"
         means = "normal while it is written" if alive else "normal after a crash"
         yield Seen(name, "note" if alive else "mend", what, means, _ON_ITS_WAY if alive else _START)
     else:
@@ -192,11 +198,11 @@ def _end_seen(
         means = "normal after a power cut: it is never synced, and tells only how far to read"
         yield Seen(MARKER_NAME, "mend", what, means, _START)
     elif ahead > 0 and not alive:
-        what = f"{ahead} whole records after the committed end"
+        what = f"{amount(ahead, 'whole records')} after the committed end"
         means = "normal after a power cut: they were stored, and perhaps not acknowledged"
         yield Seen(name, "mend", what, means, "nothing: the next start keeps them")
     else:
-        yield Seen(MARKER_NAME, "fine", f"counts {upto.leaves} records")
+        yield Seen(MARKER_NAME, "fine", f"counts {amount(upto.leaves, 'records')}")
 
 
 def _boundary_seen(directory: Path, *, alive: bool) -> Iterator[Seen]:
@@ -247,7 +253,8 @@ def _payloads_seen(directory: Path, mark: Watermark | None, *, alive: bool) -> I
             with path.open("rb") as file:
                 file.seek(max(mark.blob_bytes, 16))
                 rest = file.read().rstrip(b"\0")
-            what = f"{len(rest)} bytes of payloads without records" if rest else "reserved room"
+            extra = f"{amount(len(rest), 'bytes')} of payloads without records"
+            what = extra if rest else "reserved room"
             yield Seen(name, level, what, "normal after a crash, or while it is written", todo)
         else:
             yield Seen(name, "fine", f"{size} bytes of encrypted payloads")
@@ -264,9 +271,10 @@ def _explained(problem: Problem, tail: _Tail) -> Seen:
         return Seen(name, "mend", what, "derived; normal after a power cut", _START)
     if problem.message.startswith("it belongs to no leaf") and not is_own(name):
         return Seen(name, "damage", what, "not part of the log", "remove it if you know what it is")
-    if problem.step == 1 and problem.message.startswith("there is no") and tail.refused is None:
+    unsigned = problem.step == 1 and problem.message.startswith("there is no")
+    if unsigned and tail.refused is None and tail.first == 0:  # else the start needs its tree
         means = "the log was not signed yet, or the file was removed"
-        return Seen(name, "damage" if tail.position.leaves else "mend", what, means, _START)
+        return Seen(name, "mend", what, means, _SIGNS if tail.position.leaves else _START)
     if problem.step == 9 and problem.message.startswith("erased, but"):
         means = "an erasure was interrupted, or an old key file was put back"
         return Seen(name, "mend", what, means, "nothing: the next start destroys them again")

@@ -18,6 +18,7 @@ import orjson
 from .boundary import first_leaf
 from .errors import LogDamaged
 from .filekinds import is_foreign, is_own
+from .findings import amount
 from .idruns import FOLDER, lost_ids
 from .index import VERSION
 from .reader import LogReader
@@ -77,7 +78,13 @@ def _one(directory: Path, path: Path, *, alive: bool) -> Iterator[Seen]:
         yield Seen(name, "note", "a foreign file", means, "remove it if you know what it is")
         return
     with suppress(FileNotFoundError):
-        mode = stat.S_IMODE(path.lstat().st_mode)
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            means = "it does not belong there: the program makes none, and its target may go"
+            todo = f"put {'the folder' if path.is_dir() else 'the file'} itself in its place"
+            yield Seen(name, "mend", f"a link to {path.readlink()}", means, todo)
+            return
+        mode = stat.S_IMODE(mode)
         private = name == "blobs" or name.startswith("blobs/")
         if mode & (0o077 if private else 0o022):
             what = f"mode {mode:04o}"
@@ -132,7 +139,7 @@ def parquet_seen(folder: Path) -> Iterator[Seen]:
         means = "an export is under way, or was interrupted"
         yield Seen(name, "mend", what, means, "the next weighbridge audit parquet finishes it")
     else:
-        yield Seen(name, "fine", f"{len(steps)} finished steps")
+        yield Seen(name, "fine", amount(len(steps), "finished steps"))
 
 
 def lock_holder(directory: Path) -> int | None:
@@ -172,9 +179,11 @@ def _index_seen(directory: Path) -> Iterator[Seen]:
     except LogDamaged:
         size = holds  # fsck says so
     if holds > size:
-        yield Seen(path.name, "mend", f"knows {holds} leaves of {size}", "of another log", todo)
+        yield Seen(
+            path.name, "mend", f"knows {amount(holds, 'leaves')} of {size}", "of another log", todo
+        )
     elif holds < size:
-        what = f"{size - holds} leaves behind"
+        what = f"{amount(size - holds, 'leaves')} behind"
         yield Seen(path.name, "note", what, "normal: it catches up when it is asked", "nothing")
     else:
-        yield Seen(path.name, "fine", f"knows {holds} leaves")
+        yield Seen(path.name, "fine", f"knows {amount(holds, 'leaves')}")

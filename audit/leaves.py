@@ -47,6 +47,7 @@ class WalLeaves:
     Attributes:
         count: how many leaves were passed.
         watermark: how far the payload files had grown at the last whole group.
+        tiles_only: whether there is no write-ahead log, and all of them come from entry bundles.
     """
 
     def __init__(
@@ -61,18 +62,18 @@ class WalLeaves:
         self._directory = directory
         self._found = found
         self._signed_size = signed_size
-        self._tiles_only = (
+        self.tiles_only = (
             not (directory / "wal").exists() and not (directory / MARKER_NAME).exists()
         )
         self._boundary = boundary
         # Before the marker is read, so that a living writer's are no further than it says.
         self._listed = current_segments(directory, boundary)
-        self._marker = None if self._tiles_only else self._read_marker()
+        self._marker = None if self.tiles_only else self._read_marker()
         self.count = 0 if boundary is None else boundary.first_leaf
         self.watermark = Watermark()
 
     def __iter__(self) -> Iterator[Run]:
-        if self._tiles_only:
+        if self.tiles_only:
             self._found.note("there is no write-ahead log: the leaves come from the entry bundles")
             yield from self._from_bundles(self._signed_size)
             return

@@ -1,7 +1,8 @@
 """The payload files as a verifier reads them, without any key: whole, and not shortened.
 
 Rule: up to the watermark of the last committed group every byte must be part of a whole record;
-what follows was never acknowledged. Reports to a Collector.
+what follows was never acknowledged. Whether an erased key is gone is what its slot says, wherever
+the log ends: with groups lost, the watermark is too low. Reports to a Collector.
 Read next: verify.py.
 """
 
@@ -22,7 +23,7 @@ from .findings import Collector
 from .frames import Watermark, only_zeros
 from .payloads import slot_of
 from .sealfiles import damaged_keys, is_erased, roots_lost, roots_path
-from .subjects import DESTROYED, SLOT_BYTES, parse_slot, slots_path
+from .subjects import DESTROYED, SLOT_BYTES, holds_key, parse_slot, slots_path
 
 _STEP = 9
 _READ_BYTES = 1 << 18
@@ -47,7 +48,9 @@ def check_payload_files(
         fresh_us: an erasure from here on may be under way, if a writer lives.
         first_segment: the first payload segment that pruning left.
     """
-    dead = _check_slots(directory, watermark.subjects, found)
+    path = slots_path(directory)
+    slots = path.read_bytes() if path.exists() else b""
+    dead = _check_slots(str(path.relative_to(directory)), slots, watermark.subjects, found)
     for number in range(first_segment, watermark.blob_segment + 1):
         last = number == watermark.blob_segment
         _check_segment(directory, number, watermark.blob_bytes if last else None, found, dead)
@@ -59,7 +62,7 @@ def check_payload_files(
         message = "missing, but there were keys of sealed parts: the folder beside it says so"
         found.problem(_STEP, message, file=name)
     for erasure in erased:
-        alive = [f"slot {slot}" for slot in erasure.slots if slot not in dead]
+        alive = [f"slot {slot}" for slot in erasure.slots if _has_key(slots, slot)]
         if not is_erased(directory, erasure.unit_ref, erasure.id):
             alive.append("the tree of sealed parts")
         if alive and erasure.time_us <= fresh_us:
@@ -108,12 +111,16 @@ def _check_segment(
                     found.count("erased payloads")
 
 
-def _check_slots(directory: Path, count: int, found: Collector) -> set[int]:
+def _has_key(raw: bytes, number: int) -> bool:
+    """Whether a slot is there and holds a key, or what may be left of one."""
+    one = raw[number * SLOT_BYTES : (number + 1) * SLOT_BYTES]
+    slot = parse_slot(one)
+    return holds_key(one) if slot is None else slot.state != DESTROYED
+
+
+def _check_slots(name: str, raw: bytes, count: int, found: Collector) -> set[int]:
     """Check each; the numbers of those that were destroyed."""
     dead = set()
-    path = slots_path(directory)
-    name = str(path.relative_to(directory))
-    raw = path.read_bytes() if path.exists() else b""
     if len(raw) < count * SLOT_BYTES:
         found.problem(
             _STEP, f"truncated: the log vouches for {count} key slots", file=name, offset=len(raw)

@@ -24,7 +24,14 @@ from pathlib import Path
 from .canonical import dumps, loads
 from .cosignature import with_signatures
 from .cosigned import read_cosigned
-from .errors import DecodeError, LogDamaged, NotFound, NotYetCheckpointed, ProofError
+from .errors import (
+    DecodeError,
+    LogDamaged,
+    NoteError,
+    NotFound,
+    NotYetCheckpointed,
+    ProofError,
+)
 from .merkle import inclusion_proof, leaf_hash, verify_inclusion
 from .note import (
     Checkpoint,
@@ -134,15 +141,21 @@ def verify_proof(text: str, entry: bytes, public_key: VerifierKey | str | bytes)
     Args:
         text: a tlog-proof.
         entry: the exact bytes of the leaf.
-        public_key: a vkey text, or 32 raw bytes (then any origin is accepted and reported).
+        public_key: a vkey text, or 32 raw bytes (then any origin is accepted and reported). Where
+            the log's key was rotated, any key up to the one that signed: a proof carries the
+            rotations of before it was made, and cannot know later ones.
 
     Raises:
         ProofError: malformed, or the entry is not the one proven.
         NoteError: the checkpoint is not signed by that key.
     """
     proof = parse_proof(text)
-    chain = KeyChain.build(as_verifier(public_key, proof.note), proof.rotations)
-    checkpoint = chain.open(proof.note)
+    try:
+        chain = KeyChain.build(as_verifier(public_key, proof.note), proof.rotations)
+        checkpoint = chain.open(proof.note)
+    except NoteError as exc:
+        hint = "if it was made before the log's key was rotated, take a key of that time"
+        raise NoteError(f"{exc}; {hint}, or prove it again") from exc
     leaf = leaf_hash(entry)
     verify_inclusion(proof.index, checkpoint.size, leaf, proof.path, checkpoint.root)
     return Proven(proof.index, checkpoint)

@@ -2,62 +2,59 @@
 
 Rule: a rotation whose leaf is not a `key_rotation` record of its two keys is a problem, and so is
 such a record without a rotation: the one would be a key swap that the log does not tell of, the
-other a promise that was not kept.
-Boundary: reads the log's files; that rotations hold, and that their trees are the beginning of this
-log, is checked elsewhere (rotation.py, tree.py).
+other a promise that was not kept. What a lost leaf said is not guessed.
+Boundary: takes what was met while the leaves were walked, and reads names of files; that rotations
+hold, and that their trees are this log's beginning, is checked elsewhere (rotation.py, tree.py).
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .errors import AuditError, LogDamaged
-from .events import Event, KeyRotation
-from .findings import Collector
-from .reader import LogReader
-from .record import decode
-from .rotation import ROTATIONS_NAME, KeyChain, Rotation
+from .findings import Collector, amount
+from .rotation import ROTATIONS_NAME, KeyChain, rotation_sizes
 
 __all__ = ["check_rotations"]
 
 _STEP = 1
 
 
-def check_rotations(directory: Path, chain: KeyChain, found: Collector) -> None:
-    """Report what does not agree; after the records were counted."""
-    reader = LogReader(directory)
-    try:
-        first = reader.first()
-    except LogDamaged:
-        first = 0  # step 2 names it
+def check_rotations(
+    directory: Path,
+    chain: KeyChain,
+    recorded: Mapping[int, tuple[str, str]],
+    lost: Sequence[range],
+    found: Collector,
+    *,
+    first: int,
+) -> None:
+    """Report what does not agree; after the records were counted.
+
+    Args:
+        directory: the log's.
+        chain: the log's keys, and the rotations between them.
+        recorded: the old and the new key of each `key_rotation` record, by leaf.
+        lost: leaves that could not be read.
+        found: told of what does not agree.
+        first: the first leaf that the log holds.
+    """
     for rotation in chain.rotations:
-        file = f"{ROTATIONS_NAME}/{rotation.tree.size:020d}"
-        if rotation.leaf < first:
-            found.note(f"the record of a key's rotation, leaf {rotation.leaf}, was pruned")
-        elif not _says(_event(reader, rotation.leaf), rotation):
+        file, leaf = f"{ROTATIONS_NAME}/{rotation.tree.size:020d}", rotation.leaf
+        if leaf < first:
+            found.note(f"the record of a key's rotation, leaf {leaf}, was pruned")
+        elif any(leaf in leaves for leaves in lost):
+            found.note(f"the record of a key's rotation, leaf {leaf}, is lost and was not checked")
+        elif recorded.get(leaf) != (str(rotation.old), str(rotation.new)):
             message = "no record there says that the log's key was rotated"
-            found.problem(_STEP, message, file=file, leaf=rotation.leaf)
+            found.problem(_STEP, message, file=file, leaf=leaf)
         found.count("key rotations")
         found.note(
             f"the key {rotation.old.key_id.hex()} was replaced by {rotation.new.key_id.hex()} at "
-            f"{rotation.tree.size} leaves (recorded as {rotation.leaf})"
+            f"{amount(rotation.tree.size, 'leaves')} (recorded as {leaf})"
         )
-    recorded = found.counts.get("key_rotation events", 0)
-    if recorded > len(chain.rotations):
+    records, there = found.counts.get("key_rotation events", 0), len(rotation_sizes(directory))
+    if records > there:
         found.problem(
             _STEP,
-            f"{recorded} records say that the log's key was rotated, and {len(chain.rotations)} "
+            f"{records} records say that the log's key was rotated, and {there} "
             "rotations are there; if the writer was interrupted, its next start finishes them",
         )
-
-
-def _event(reader: LogReader, leaf: int) -> Event | None:
-    try:
-        for _, data in reader.raw(leaf, leaf + 1):
-            return decode(data)
-    except AuditError:  # damage is reported where it is looked for
-        pass
-    return None
-
-
-def _says(event: Event | None, rotation: Rotation) -> bool:
-    keys = (str(rotation.old), str(rotation.new))
-    return isinstance(event, KeyRotation) and (event.old_key, event.new_key) == keys

@@ -30,6 +30,7 @@ SLOT_BYTES = 128
 LIVE, DESTROYED = 1, 2
 _SLOT = struct.Struct(">4sB3x32s12s48s24x")
 _CRC = struct.Struct(">I")
+_KEY = slice(40, 100)  # nonce and wrapped key
 _MAGIC = b"WBSK"
 _RESERVE_BYTES = 1 << 18
 _CACHED_KEYS = 65_536
@@ -61,6 +62,11 @@ def parse_slot(raw: bytes) -> Slot | None:
         return None
     magic, state, subject, nonce, wrapped = _SLOT.unpack_from(raw)
     return Slot(state, subject, nonce, wrapped) if magic == _MAGIC else None
+
+
+def holds_key(raw: bytes) -> bool:
+    """Whether anything stands where a slot has its key, be the slot whole or not."""
+    return any(raw[_KEY])
 
 
 def subject_digest(names: Mac, subject: str) -> bytes:

@@ -119,12 +119,13 @@ class TreeChecker:
             )
 
     def _check_earlier(self, step: int, which: str, earlier: Checkpoint) -> None:
-        size = 0 if self._signed is None else self._signed.size
-        if earlier.size > size:
+        if self._signed is None:
+            self._check_length(step, which, earlier)
+        elif earlier.size > self._signed.size:
             self._found.problem(
                 step,
-                f"the checkpoint signs {size} leaves, fewer than the {earlier.size} of the one "
-                f"{which}: the log was rolled back, or an old checkpoint replayed",
+                f"the checkpoint signs {self._signed.size} leaves, fewer than the {earlier.size} "
+                f"of the one {which}: the log was rolled back, or an old checkpoint replayed",
                 file="checkpoint",
             )
         if 0 < earlier.size < self._first:
@@ -141,6 +142,16 @@ class TreeChecker:
                 step,
                 f"the first {earlier.size} leaves are not those of the checkpoint {which}: "
                 "the log was forked",
+                file="wal",
+            )
+
+    def _check_length(self, step: int, which: str, earlier: Checkpoint) -> None:
+        """Compare sizes where nothing is signed; where leaves are lost, that was said."""
+        if self._lost is None and earlier.size > self._builder.size:
+            self._found.problem(
+                step,
+                f"the log holds {self._builder.size} leaves, fewer than the {earlier.size} of the "
+                f"checkpoint {which}: it was rolled back",
                 file="wal",
             )
 

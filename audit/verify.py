@@ -15,7 +15,8 @@ The steps, in this order; a later step runs even where an earlier one found a pr
 Rule: reads files only; no clock, no network, no private key. A problem names file, offset or leaf.
 Where something in the folder cannot be opened as a file (filekinds.py), that is all that is said.
 Cost: about 5 µs a leaf; memory is proportional to the number of decisions (their ids).
-Read next: leaves.py (steps 2 and 8), tree.py (3 to 5), contents.py (6, 7), payloadcheck.py (9).
+Read next: leaves.py (steps 2 and 8), tree.py (3 to 5), contents.py (6, 7), payloadcheck.py (9),
+cosigncheck.py (10).
 """
 
 import gc
@@ -23,12 +24,11 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from .contents import ContentChecker
-from .cosignature import CosignerKey, cosignatures
-from .cosigned import COSIGNED_NAME, read_cosigned
+from .cosignature import CosignerKey
+from .cosigncheck import cosigned_notes, cosigned_trees
 from .errors import LogDamaged, NoteError
 from .filekinds import is_foreign, misshapen, step_of
 from .findings import Collector, Findings, Problem
@@ -45,20 +45,6 @@ from .tree import TreeChecker
 __all__ = ["Findings", "Problem", "Proven", "prove", "verify_log", "verify_proof"]
 
 _OF_WAL = re.compile(r"[0-9]{20}\.(wal|wal\.tmp|carry|carry\.tmp)")
-_LAST_S = 1 << 36  # a time that a date can show
-
-STEPS = (
-    "1 the checkpoint is signed by the given key",
-    "2 the write-ahead log is whole and in order",
-    "3 the leaves give the signed root",
-    "4 tiles and bundles hold what the leaves say",
-    "5 the earlier checkpoint is a prefix of this log",
-    "6 every entry is a canonical event",
-    "7 the numbers of every instance are complete",
-    "8 the committed marker agrees",
-    "9 payload files and key slots are whole",
-    "10 what witnesses cosigned is a prefix of this log",
-)
 
 
 def verify_log(
@@ -82,9 +68,9 @@ def verify_log(
     Returns:
         Findings; `ok` if nothing was found. Damage is reported, never raised.
     """
-    found = Collector()
+    found = Collector(unasked=(5,) if earlier_checkpoint is None else ())
     if not _readable(directory, found):
-        return _findings(found)
+        return found.findings(read=False)
     try:
         return _checked(
             directory,
@@ -98,7 +84,7 @@ def verify_log(
         file, step = _place_of(directory, exc)
         found.problem(step, f"could not read it: {exc.strerror}", file=file)
         found.note("what comes after this was not checked")
-        return _findings(found)
+        return found.findings(read=False)
 
 
 def _readable(directory: Path, found: Collector) -> bool:
@@ -121,19 +107,6 @@ def _place_of(directory: Path, error: OSError) -> tuple[str, int]:
     return file, step_of(file)
 
 
-def _findings(found: Collector) -> Findings:
-    """What was found when the log could not be read to its end."""
-    return Findings(
-        origin=None,
-        signed_leaves=0,
-        leaves=0,
-        problems=tuple(sorted(found.problems, key=lambda problem: problem.step)),
-        notes=tuple(found.notes),
-        steps=(),
-        counts=found.counts,
-    )
-
-
 def _checked(
     directory: Path,
     public_key: VerifierKey | str | bytes,
@@ -143,9 +116,9 @@ def _checked(
     in_flight_s: float,
     witnesses: Sequence[CosignerKey],
 ) -> Findings:
-    notes = _cosigned_notes(directory, found)  # first: a living log may sign and have more cosigned
+    notes = cosigned_notes(directory, witnesses, found)  # before the checkpoint is read
     signed, chain = _signed_checkpoint(directory, public_key, found)
-    cosigned = _cosigned(notes, chain, witnesses, found)
+    cosigned = cosigned_trees(notes, chain, witnesses, found)
     cosigned += [] if chain is None else chain.trees
     earlier = _earlier(earlier_checkpoint, chain, found)
     boundary = load_boundary(directory, found)
@@ -154,11 +127,12 @@ def _checked(
     tree = TreeChecker(directory, found, signed, earlier, cosigned, boundary=boundary, kept=kept)
     size = 0 if signed is None else signed.size
     leaves = WalLeaves(directory, found, signed_size=size, boundary=boundary)
-    contents = ContentChecker(found, boundary)
+    contents, lost = ContentChecker(found, boundary), list[range]()
     with _collector_paused():
         for first, entries in leaves:
             if entries is None:
                 tree.lost(first)
+                lost.append(range(first, leaves.count))
             else:
                 tree.leaves(entries)
                 contents.entries(first, entries)
@@ -167,27 +141,35 @@ def _checked(
     leaves.check_marker()
     fresh_us = contents.last_time_us - in_flight_s * 1_000_000
     if chain is not None:
-        check_rotations(directory, chain, found)
+        begins = 0 if boundary is None else boundary.first_leaf
+        check_rotations(directory, chain, contents.rotated, lost, found, first=begins)
     payloads = 0 if boundary is None else boundary.record.first_payloads
     check_payload_files(
         directory, leaves.watermark, found, contents.erased, fresh_us, first_segment=payloads
     )
     _strays(directory, found)
-    return Findings(
+    _unchecked(signed, leaves, found)
+    if lost:
+        later = {5: [earlier] if earlier else [], 10: cosigned}
+        uncompared = [n for n in later if any(tree.size > lost[0].start for tree in later[n])]
+        found.unchecked(4, *uncompared, 6, 7, why="leaves are lost", partly=True)
+    return found.findings(
         origin=None if signed is None else signed.origin,
         signed_leaves=0 if signed is None else signed.size,
         leaves=leaves.count,
-        problems=tuple(sorted(found.problems, key=lambda problem: problem.step)),
-        notes=tuple(found.notes),
-        steps=tuple(
-            step
-            for step in STEPS
-            if (step[0] != "5" or earlier_checkpoint is not None)
-            and (not step.startswith("10") or notes)
-        ),
-        counts=found.counts,
         instances=contents.completeness.instances(),
     )
+
+
+def _unchecked(signed: Checkpoint | None, leaves: WalLeaves, found: Collector) -> None:
+    """Say for which steps too little was there."""
+    if signed is None:
+        found.unchecked(3, why="no checkpoint is signed by the given key")
+    if leaves.tiles_only:
+        found.unchecked(2, 8, 9, why="there is no write-ahead log")
+    elif any(problem.step == 2 for problem in found.problems):
+        why = "the write-ahead log, which says how far the files go, is not whole"
+        found.unchecked(9, why=why, partly=True)
 
 
 @contextmanager
@@ -210,20 +192,23 @@ def _signed_checkpoint(
         note = read_checkpoint(directory)
         if note is None:
             found.problem(1, "there is no signed checkpoint", file=CHECKPOINT_NAME)
-            return None, _keys_without_note(public_key)
+            return None, _keys_without_note(directory, public_key)
         chain = chain_of(directory, as_verifier(public_key, note))
         return chain.open(note), chain
     except (NoteError, LogDamaged) as exc:
         found.problem(1, str(exc), file=CHECKPOINT_NAME)
-        return None, chain or _keys_without_note(public_key)
+        return None, chain or _keys_without_note(None, public_key)
 
 
-def _keys_without_note(public_key: VerifierKey | str | bytes) -> KeyChain | None:
+def _keys_without_note(
+    directory: Path | None, public_key: VerifierKey | str | bytes
+) -> KeyChain | None:
+    """The log's keys where no checkpoint names it; only the given one without the folder."""
     if isinstance(public_key, bytes):
         return None
     if isinstance(public_key, str):
         public_key = VerifierKey.parse(public_key)
-    return KeyChain.build(public_key, [])
+    return KeyChain.build(public_key, []) if directory is None else chain_of(directory, public_key)
 
 
 def _earlier(note: str | None, chain: KeyChain | None, found: Collector) -> Checkpoint | None:
@@ -237,38 +222,6 @@ def _earlier(note: str | None, chain: KeyChain | None, found: Collector) -> Chec
     except NoteError as exc:
         found.problem(5, f"the earlier checkpoint: {exc}")
         return None
-
-
-def _cosigned_notes(directory: Path, found: Collector) -> list[str]:
-    try:
-        return read_cosigned(directory)
-    except LogDamaged as exc:
-        found.problem(10, str(exc), file=COSIGNED_NAME)
-        return []
-
-
-def _cosigned(
-    notes: list[str], chain: KeyChain | None, witnesses: Sequence[CosignerKey], found: Collector
-) -> list[Checkpoint]:
-    """The trees that were cosigned; who cosigned the newest of them is noted."""
-    trees = []
-    for note in notes:
-        if chain is None:
-            found.problem(10, "cosigned checkpoints cannot be checked: the log's name is unknown")
-            break
-        try:
-            tree = chain.open(note)
-            signers = cosignatures(note, witnesses)
-        except NoteError as exc:
-            found.problem(10, str(exc), file=COSIGNED_NAME)
-            continue
-        trees.append(tree)
-        found.count("checkpoints that witnesses cosigned")
-        for name, time_s in ((signer.key.name, signer.time_s) for signer in signers):
-            when = datetime.fromtimestamp(min(time_s, _LAST_S), UTC)
-            found.count("witnesses that cosigned")
-            found.note(f"{name} cosigned {tree.size} leaves at {when:%Y-%m-%d %H:%M:%S} UTC")
-    return trees
 
 
 def _strays(directory: Path, found: Collector) -> None:

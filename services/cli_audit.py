@@ -113,7 +113,9 @@ def prove(
 def check(
     proof: Annotated[Path, typer.Argument(help="a file that `audit prove --out` wrote")],
     record: Annotated[Path, typer.Argument(help="a file with what `audit show --raw` printed")],
-    public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")],
+    public_key: Annotated[
+        str, typer.Option("--key", help="what `audit key` had printed by the time of the proof")
+    ],
 ) -> None:
     """Check that a record is in the log, from a proof and the public key alone."""
     found = verify_proof(read_text(proof), record.read_bytes(), public_key)

@@ -1,8 +1,9 @@
 """`weighbridge audit fsck`: what lies in the log's folder, file by file, in plain words.
 
-Rule: reads only, also beside a running gateway; `--repair` makes derived files anew, and nothing
-else. Exit status 0: clean; 1: something that the next start mends, or that is said what to do
-about; 2: damage. What it shows are files, no records, so no access is recorded.
+Rule: reads only, also beside a running gateway; `--repair` makes derived files anew or leaves them
+to the next start, and does nothing else. Exit status 0: clean; 1: something that the next start
+mends, or that is said what to do about; 2: damage. What it shows are files, no records, so no
+access is recorded.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import typer
 from rich.console import Console
 
 from audit.errors import NotFound
+from audit.findings import amount
 from audit.fsck import Report, Seen, inspect
 from audit.note import VerifierKey
 from audit.repair import rebuild_derived
+from audit.snapshot import SNAPSHOTS
 from audit.writerlock import has_writer
 
 from .accessed import LogFolder
@@ -27,14 +30,16 @@ from .settings import settings
 __all__ = ["fsck"]
 
 console = Console(markup=False, highlight=False, soft_wrap=True)
+_REPAIR = (
+    "make tiles and index anew from the log, and remove what the next start makes anew "
+    f"({' and '.join(SNAPSHOTS)}) and files that never got their name; no more"
+)
 _SAID = {0: "clean", 1: "something to mend, no damage", 2: "damage"}
 
 
 def fsck(
     *,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="make tiles and index anew from the log, no more")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help=_REPAIR)] = False,
     every: Annotated[bool, typer.Option("--all", help="also name what is as it must be")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     log: LogFolder = None,
@@ -74,7 +79,8 @@ def _show(report: Report, done: list[str], *, every: bool) -> None:
         if every or one.level != "fine":
             console.print(_line(one))
     fine = sum(one.level == "fine" for one in report.seen)
-    console.print(f"{report.findings.leaves} leaves were read; as they must be: {fine} files")
+    read = amount(report.findings.leaves, "leaves")
+    console.print(f"{read} read; as they must be: {amount(fine, 'files')}")
     console.print(f"result     {_SAID[report.status]}")
 
 

@@ -1,10 +1,14 @@
 """Completeness between checkpoints: what is missing is named, and counters that lie are found."""
 
+import shutil
+
+import orjson
 import pytest
 
 from audit.complete import check_complete
 from audit.events import Counters, Gap
 from audit.log import Record
+from audit.note import Signer
 from audit.reader import LogReader
 from audit.record import encode
 from audit.verify import verify_log
@@ -116,7 +120,7 @@ def test_the_end_is_known_where_the_process_said_it(tmp_path, ring) -> None:
     logged(tmp_path, ring, [*decisions(1, 2), counters(4, 4, final=True)])
     whole = found(tmp_path, ring)
     assert whole.instances[NAME].missing == [(3, 4)]
-    assert "4 answers were recorded, 2 are there" in whole.text()
+    assert "4 answers recorded, 2 there" in whole.text()
     assert (
         "number 3 to 4 is missing" in verify_log(tmp_path / "log", ring.verifier_key(ORIGIN)).text()
     )
@@ -132,10 +136,10 @@ def test_a_killed_process_is_no_hole_but_is_said(tmp_path, ring) -> None:
 @pytest.mark.parametrize(
     ("event", "said"),
     [
-        (counters(3, 3), "3 answers were recorded, 2 are there"),
+        (counters(3, 3), "3 answers recorded, 2 there"),
         (counters(2, 2, 1), "2 numbers, but 3 recorded or refused"),
         (counters(2, 1, final=True), "2 numbers, but 1 recorded or refused"),
-        (counters(2, 2, answered=5), "3 answers were given without a record"),
+        (counters(2, 2, answered=5), "3 answers given without a record"),
         (counters(2, 2, traced=3), "more traces (3) than answers"),
     ],
 )
@@ -157,6 +161,68 @@ async def test_counting_goes_on_over_a_pruning(tmp_path, ring) -> None:
     assert whole.first == 512
     assert whole.instances[NAME].first == 510
     assert found(tmp_path, ring, metrics={NAME: 1100}).ok
+
+
+def cut(log, wal):
+    wal.write_bytes(wal.read_bytes()[:-2000])
+
+
+def flip(log, wal):
+    raw = bytearray(wal.read_bytes())
+    raw[1000] ^= 1
+    wal.write_bytes(raw)
+
+
+DAMAGE = {
+    "cut": (cut, 2),
+    "flipped": (flip, 2),
+    "no wal": (lambda log, _: shutil.rmtree(log / "wal"), 2),
+    "no marker": (lambda log, _: (log / "committed").unlink(), 8),
+    "no checkpoint": (lambda log, _: (log / "checkpoint").unlink(), 1),
+    "no folder to read": (lambda log, _: (log / "checkpoint" / "in").mkdir(parents=True), 1),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_verify_finds_stands_where_nothing_can_be_counted(tmp_path, ring, damage) -> None:
+    (note,) = logged(tmp_path, ring, [*decisions(*range(1, 9)), counters(8, 8, final=True)])
+    deed, step = DAMAGE[damage]
+    log = tmp_path / "log"
+    if damage == "no folder to read":
+        (log / "checkpoint").unlink()
+    deed(log, log / "wal" / f"{0:020d}.wal")
+    for since in (None, note):
+        whole = found(tmp_path, ring, since=since)
+        plain = verify_log(log, ring.verifier_key(ORIGIN), earlier_checkpoint=since)
+        assert not whole.ok
+        assert whole.findings == plain
+        assert step in [problem.step for problem in plain.problems]
+        assert "nothing was counted" in whole.problems[0]
+        assert "cannot be said" in whole.text()
+        said = orjson.loads(orjson.dumps(whole.body()))
+        assert (said["ok"], said["counted"]) == (False, False)
+        assert said["problems"] == [*map(str, plain.problems), *whole.problems]
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b'{"schema":1,"time_us":"x","type":"gap"}', b'{"schema":1,"type":"gap"}', b"no"]
+)
+def test_a_record_that_cannot_be_counted_is_a_problem(tmp_path, ring, body) -> None:
+    log = open_log(tmp_path, ring)
+    log.append([Record(body)])
+    log.publish()
+    log.close()
+    whole = found(tmp_path, ring)
+    assert "nothing was counted" in whole.problems[0]
+    assert [problem.step for problem in whole.findings.problems] == [6]
+
+
+def test_another_key_counts_nothing(tmp_path, ring) -> None:
+    (note,) = logged(tmp_path, ring, decisions(1))
+    stranger = Signer(ORIGIN, bytes(32))
+    whole = check_complete(tmp_path / "log", stranger.verifier_key, since=note)
+    assert [problem.step for problem in whole.findings.problems] == [1, 5]
+    assert not whole.counted
 
 
 def test_metrics_are_read_from_a_saved_page(tmp_path) -> None:

@@ -87,6 +87,23 @@ async def test_one_subject_is_erased_and_nobody_else(tmp_path, ring) -> None:
         assert gone not in everything
 
 
+async def test_where_the_log_is_lost_no_destroyed_key_is_said_to_be_there(tmp_path, ring) -> None:
+    notary = await opened(tmp_path, ring)
+    await fill(notary)
+    await erasing_of(notary, ring).erase(ALICE, **WHY)
+    await notary.close()
+    log, key = tmp_path / "log", ring.verifier_key(ORIGIN)
+    shutil.rmtree(log / "wal")
+    assert "keys are there" not in verify_log(log, key).text()
+    # What was put back is seen all the same.
+    path = slots_path(log)
+    path.write_bytes(path.read_bytes()[SLOT_BYTES:] * 2)
+    assert "keys are there (again): slot 0" in verify_log(log, key).text()
+    # Nor where the slots themselves are cut off or damaged: that is another matter.
+    path.write_bytes(b"")
+    assert "keys are there" not in verify_log(log, key).text()
+
+
 async def test_erasing_again_changes_nothing_until_the_subject_comes_back(tmp_path, ring) -> None:
     notary = await opened(tmp_path, ring)
     await fill(notary)

@@ -3,13 +3,14 @@
 import asyncio
 import os
 import shutil
+from typing import get_type_hints
 
 import orjson
 import pytest
 
 from audit import pruning
 from audit.erasing import Erasing
-from audit.errors import LogDamaged, LogLocked, ProofError
+from audit.errors import LeafPruned, LogDamaged, LogLocked, ProofError
 from audit.events import Erasure
 from audit.fsck import inspect
 from audit.index import Index
@@ -20,6 +21,7 @@ from audit.seals import Seals
 from audit.snapshot import SNAPSHOTS
 from audit.testing import check_log
 from audit.verify import verify_log
+from services.cli_fsck import fsck
 from tests.audit.pruneworld import living
 from tests.audit.test_pruning import Crash, dying_at, old_and_new
 from tests.audit.worlds import ORIGIN, World, build_world, decision, make_keyring, open_log
@@ -91,7 +93,7 @@ def test_whole_groups_after_the_committed_end_are_kept(world) -> None:
     (world.directory / "committed").write_bytes(marker)
     found, status = seen(world, "mend")
     assert status == 1, found
-    assert "1 whole records after the committed end" in str(found.values())
+    assert "1 whole record after the committed end" in str(found.values())
     assert "keeps them" in str(found.values())
 
 
@@ -153,6 +155,44 @@ def test_tiles_of_a_wrong_log_are_not_made(world) -> None:
     assert (world.directory / "tile/0/000").read_bytes() == before
 
 
+def test_a_missing_checkpoint_is_signed_anew_by_the_next_start(world) -> None:
+    early = (world.directory / "checkpoint").read_text()
+    (world.directory / "checkpoint").unlink()
+    found, status = seen(world, "mend")
+    assert (status, list(found)) == (1, ["checkpoint"])
+    assert "--earlier" in found["checkpoint"].todo
+    Log.open(world.directory, world.keyring, origin=ORIGIN).publish()
+    assert seen(world)[1] == 0
+    assert verify_log(world.directory, world.key, earlier_checkpoint=early).ok
+
+
+async def test_a_missing_checkpoint_of_a_pruned_log_is_damage(tmp_path) -> None:
+    ring = make_keyring(tmp_path / "keys")
+    async with living(tmp_path, ring) as log:
+        await old_and_new(log)
+        await log.prune()
+    world = World(tmp_path / "log", ring, ())
+    (world.directory / "checkpoint").unlink()
+    found, status = await asyncio.to_thread(seen, world, "damage")
+    assert (status, list(found)) == (2, ["checkpoint"])
+    assert "restore" in found["checkpoint"].todo
+    with pytest.raises(LeafPruned):  # which is why
+        Log.open(world.directory, ring, origin=ORIGIN).publish()
+
+
+def test_a_link_is_called_one_and_its_target_is_left_alone(world, tmp_path) -> None:
+    for name, kind in ((f"wal/{last_segment(world).name}", "file"), ("blobs", "folder")):
+        path, outside = world.directory / name, tmp_path / "elsewhere" / name
+        outside.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(outside)
+        path.symlink_to(outside)
+        found, status = seen(world, "mend")
+        assert status == 1
+        assert found[name].what == f"a link to {outside}"
+        assert found[name].todo == f"put the {kind} itself in its place"
+    assert "chmod" not in str(found)
+
+
 def test_names_modes_and_leftovers_are_named(world) -> None:
     directory = world.directory
     (directory / "notes.txt").write_text("mine")
@@ -184,7 +224,7 @@ def test_a_stale_index_is_a_note_and_a_damaged_one_is_mended(world) -> None:
     log.publish()
     log.close()
     found, status = seen(world)
-    assert (status, found["index.sqlite"].what) == (0, "1 leaves behind")
+    assert (status, found["index.sqlite"].what) == (0, "1 leaf behind")
     (world.directory / "index.sqlite").write_bytes(b"no database at all" * 1000)
     found, status = seen(world)
     assert (status, found["index.sqlite"].level) == (1, "mend")
@@ -334,6 +374,11 @@ async def test_an_interrupted_pruning_is_named(tmp_path, monkeypatch, step) -> N
     shutil.rmtree(world.directory / "tile")
     rebuild_derived(world.directory, world.key)
     check_log(world.directory, world.key)
+
+
+def test_repair_says_that_it_removes_what_it_removes() -> None:
+    option = get_type_hints(fsck, include_extras=True)["repair"].__metadata__[0]
+    assert all(name in option.help for name in ("tiles", "index", *SNAPSHOTS))
 
 
 def test_repair_removes_snapshots_and_the_next_start_reads_the_log(world) -> None:

@@ -9,9 +9,12 @@ import pytest
 
 from audit import keyfiles
 from audit.canonical import dumps
+from audit.complete import check_complete
 from audit.cosignature import Cosigner
 from audit.cosigned import write_cosigned
 from audit.errors import EventInvalid, KeyFileError, LogDamaged, LogUnavailable, NoteError
+from audit.findings import amount
+from audit.fsck import inspect
 from audit.keys import Keyring
 from audit.notary import Notary
 from audit.note import Signer, VerifierKey, split_note
@@ -36,7 +39,7 @@ class Rotated:
 
     def __init__(self, folder):
         self.folder, self.log, self.keys = folder, folder / "log", folder / "keys"
-        self.early = ""
+        self.early = self.proof = ""
 
     async def make(self):
         ring = Keyring.load_or_create(self.keys)
@@ -48,6 +51,7 @@ class Rotated:
             if first < 201:
                 await notary.checkpoint()
                 self.early = self.early or read_checkpoint(self.log)
+                self.proof = self.proof or await notary.prove(7)
                 done = await rotating.rotate(**REASON)
                 self.vkeys.append(VerifierKey.parse(done.new_key))
         await notary.close()
@@ -75,7 +79,7 @@ def world(made, tmp_path):
     copy = Rotated(tmp_path)
     for name in ("log", "keys"):
         shutil.copytree(made.folder / name, tmp_path / name)
-    copy.vkeys, copy.early = made.vkeys, made.early
+    copy.vkeys, copy.early, copy.proof = made.vkeys, made.early, made.proof
     return copy
 
 
@@ -89,6 +93,16 @@ def test_every_key_of_the_log_verifies_it(world, which):
     assert (findings.leaves, findings.counts["key rotations"]) == (302, 2)
     assert problems(world, world.vkeys[which].public) == []
     assert problems(world, world.vkeys[which], earlier_checkpoint=world.early) == []
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_every_key_counts_over_a_rotation(world, which):
+    whole = check_complete(world.log, world.vkeys[which])
+    assert whole.ok, whole.text()
+    assert (whole.end, whole.records) == (302, {"decision": 300, "key_rotation": 2})
+    later = check_complete(world.log, world.vkeys[which], since=world.early)
+    assert later.ok, later.text()
+    assert (later.first, later.records["decision"]) == (100, 200)
 
 
 def test_the_checkpoint_is_the_newest_keys_alone_and_each_rotation_both_keys(world):
@@ -131,6 +145,37 @@ def test_a_rotation_without_its_record_is_found(world):
     forged = held.sign(text) + new[0].sign(text).rpartition("\n\n")[2]
     path.with_name(f"{tree.size:020d}").write_text(forged)
     assert any("leaf 7" in text and "no record" in text for text in problems(world, world.vkeys[0]))
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+def test_a_power_cut_that_takes_the_marker_accuses_no_rotation(world, emptied):
+    marker = world.log / "committed"
+    marker.write_bytes(b"") if emptied else marker.unlink()
+    for key in world.vkeys:
+        assert problems(world, key) == ["step 8: committed: missing or empty"]
+        report = inspect(world.log, key)
+        assert report.status == 1
+        assert [one.path for one in report.seen if one.level == "mend"] == ["committed"]
+
+
+def test_without_a_checkpoint_its_rotations_are_there_all_the_same(world):
+    (world.log / "checkpoint").unlink()
+    for key in world.vkeys:
+        assert problems(world, key) == ["step 1: checkpoint: there is no signed checkpoint"]
+        early = problems(world, key, earlier_checkpoint=world.early)
+        assert early == ["step 1: checkpoint: there is no signed checkpoint"]
+        assert inspect(world.log, key).status == 1
+    stranger = Signer(ORIGIN, bytes(32)).verifier_key
+    assert not any("rotations are there" in text for text in problems(world, stranger))
+
+
+def test_without_its_leaves_nothing_is_said_of_a_rotation_s_record(world):
+    shutil.rmtree(world.log / "wal")
+    assert not [text for text in problems(world, world.vkeys[0]) if text.startswith("step 1")]
+    shutil.rmtree(world.log / "tile")
+    found = verify_log(world.log, world.vkeys[0])
+    assert not [problem for problem in found.problems if problem.step == 1]
+    assert sum("is lost and was not checked" in note for note in found.notes) == 2
 
 
 def test_signed_by_one_key_only_it_is_no_rotation(world):
@@ -185,6 +230,13 @@ async def test_proofs_verify_under_every_key(world, which, leaf):
             verify_proof(bare, entry, world.vkeys[which])
 
 
+def test_a_proof_of_before_a_rotation_needs_a_key_of_then_and_says_so(world):
+    entry = LogReader(world.log).entry(7).data
+    assert verify_proof(world.proof, entry, world.vkeys[0]).checkpoint.size == 100
+    with pytest.raises(NoteError, match="take a key of that time"):
+        verify_proof(world.proof, entry, world.vkeys[2])
+
+
 @pytest.mark.parametrize("which", [0, 1, 2])
 @pytest.mark.parametrize(("first", "last"), [(1, 300), (90, 110), (250, 260)])
 def test_packs_verify_under_every_key(world, tmp_path, capsys, which, first, last):
@@ -218,7 +270,7 @@ def test_a_pack_with_a_forged_rotation_is_refused(world, tmp_path, capsys, attac
         members[names[0]] = f"{text}\n{lines[0]}\n".encode()
     said = verify(packed(members), tmp_path, capsys, "--key", world.vkeys[0])
     assert said.status == 1, said.text
-    assert said.problems
+    assert said.lines("result") == [amount(len(said.problems), "problems")]
 
 
 # --- the deed, interrupted ---------------------------------------------------------------------
@@ -348,7 +400,7 @@ async def test_witness_signatures_under_an_old_key_stay_good(tmp_path):
     for key in (ring.verifier_key(ORIGIN), done.new_key):
         findings = verify_log(tmp_path / "log", key, witnesses=[witness.key])
         assert findings.ok, findings.text()
-        assert any("example.org/w cosigned 1 leaves" in note for note in findings.notes)
+        assert any("example.org/w cosigned 1 leaf at" in note for note in findings.notes)
 
 
 def test_the_record_holds_public_keys_only(world):

@@ -7,7 +7,9 @@ import shutil
 import pytest
 
 from audit.completeness import Completeness
+from audit.cosignature import Cosigner
 from audit.files import OsFiles
+from audit.findings import amount
 from audit.frames import Frame, Watermark, format_frame, format_segment_header, scan
 from audit.keys import Keyring
 from audit.log import Log
@@ -93,6 +95,89 @@ def test_an_untouched_log_verifies_and_is_counted(world):
     assert findings.instances == {"0000000a": 330}
     assert findings.origin == ORIGIN
     assert "everything verifies" in findings.text()
+
+
+def checked(findings):
+    """The numbers of the steps that held, and of those that failed; each is printed as it is."""
+    held, failed = (
+        [int(step.split()[0]) for step in kind] for kind in (findings.steps, findings.failed)
+    )
+    lines = findings.text().splitlines()
+    assert [line[11:] for line in lines if line.startswith("checked ")] == list(findings.steps)
+    assert [line[11:] for line in lines if line.startswith("FAILED ")] == list(findings.failed)
+    assert {problem.step for problem in findings.problems} == set(failed)
+    return held, failed
+
+
+def test_a_step_counts_as_checked_where_all_of_it_was_and_holds(world, victim):
+    directory, key = victim.directory, victim.key
+    kept = (directory / "checkpoint").read_text()
+    assert checked(verify_log(directory, key)) == ([1, 2, 3, 4, 6, 7, 8, 9], [])
+    whole = verify_log(directory, key, earlier_checkpoint=kept)
+    assert checked(whole) == ([1, 2, 3, 4, 5, 6, 7, 8, 9], [])
+    flip(directory / "tile/0/000", 40)
+    assert checked(verify_log(directory, key)) == ([1, 2, 3, 6, 7, 8, 9], [4])
+    flip(directory / "tile/0/000", 40)
+    (directory / "checkpoint").unlink()
+    unsigned = verify_log(directory, key)
+    assert checked(unsigned) == ([2, 4, 6, 7, 8, 9], [1])
+    assert "step 3 not checked: no checkpoint is signed by the given key" in unsigned.notes
+
+
+def test_what_cannot_be_checked_is_not_said_to_hold(victim):
+    directory, key = victim.directory, victim.key
+    kept = (directory / "checkpoint").read_text()
+    flip(directory / SEGMENT, 100)
+    damaged = verify_log(directory, key, earlier_checkpoint=kept)
+    assert checked(damaged) == ([1, 3, 4, 5, 6, 7, 8], [2])  # its leaves are in the bundles, too
+    assert any("step 9 not checked in full" in note for note in damaged.notes)
+    (directory / "tile/entries/000").unlink()
+    lost = verify_log(directory, key, earlier_checkpoint=kept)
+    assert checked(lost) == ([1, 8], [2, 3, 4, 7])
+    assert "steps 4, 5, 6, 7 not checked in full: leaves are lost" in lost.notes
+    (directory / "checkpoint").unlink()
+    (directory / "checkpoint").mkdir()
+    unread = verify_log(directory, key)
+    assert (checked(unread), unread.read) == (([], [1]), False)
+
+
+def test_of_a_copy_without_its_write_ahead_log_the_tiles_are_checked(victim):
+    shutil.rmtree(victim.directory / "wal")
+    (victim.directory / MARKER_NAME).unlink()
+    findings = verify_log(victim.directory, victim.key)
+    assert checked(findings) == ([1, 3, 4, 6, 7], [])
+    assert "steps 2, 8, 9 not checked: there is no write-ahead log" in findings.notes
+
+
+def test_a_shorter_log_without_a_checkpoint_does_not_extend_the_one_of_before(victim):
+    kept = (victim.directory / "checkpoint").read_text()
+    rewrite_wal(victim.directory, wal_entries(victim.directory)[:300])
+    shutil.rmtree(victim.directory / "tile")
+    (victim.directory / "checkpoint").unlink()
+    found = verify_log(victim.directory, victim.key, earlier_checkpoint=kept)
+    assert "the log holds 300 leaves, fewer than the 330" in found.text()
+    assert checked(found)[1] == [1, 5]
+
+
+def test_that_no_cosignatures_are_kept_is_said_to_whom_asks_for_them(victim):
+    witness = Cosigner("example.org/w", bytes(32)).key
+    findings = verify_log(victim.directory, victim.key, witnesses=[witness])
+    assert "step 10 not checked: no cosignatures are kept here" in findings.notes
+    assert checked(findings) == ([1, 2, 3, 4, 6, 7, 8, 9], [])
+    assert not verify_log(victim.directory, victim.key).notes
+
+
+def test_one_of_a_thing_is_named_in_the_singular(victim):
+    singular = {
+        "key slots": "key slot", "pruned leaves": "pruned leaf", "access events": "access event",
+        "witnesses that cosigned": "witness that cosigned", "things": "things",
+        "checkpoints that witnesses cosigned": "checkpoint that witnesses cosigned",
+    }  # fmt: skip
+    for many, one in singular.items():
+        assert (amount(1, many), amount(2, many)) == (f"1 {one}", f"2 {many}")
+    # Whatever a whole log is counted by has a singular.
+    counts = dict.fromkeys(verify_log(victim.directory, victim.key).counts, 1)
+    assert all(amount(1, name) != f"1 {name}" for name in counts), counts
 
 
 def test_the_key_may_come_in_any_form(world):

@@ -32,6 +32,7 @@ def test_fsck_explains_and_repairs_derived_files_only(stopped: servers.Server) -
     clean = stopped.cli("audit", "fsck", "--all")
     assert (clean.returncode, "result     clean" in clean.stdout) == (0, True), clean.stdout
     assert "fine       lock: free" in clean.stdout
+    assert "1103 leaves read; as they must be: " in clean.stdout
     tile, last = log / "tile" / "0" / "000", max((log / "wal").glob("*.wal"))
     whole, segment = tile.read_bytes(), last.read_bytes()
     tile.write_bytes(b"\0" * len(whole))

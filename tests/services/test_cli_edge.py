@@ -1,6 +1,7 @@
 """The edge of the command line: terminals, pipes and disks that refuse, and what is said then."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -108,3 +109,17 @@ def test_bytes_that_are_no_text_are_named_by_their_file_and_not_shown(tmp_path):
     assert "secret" not in said_of(UnicodeDecodeError("utf-8", b"secret \xff", 7, 8, "secret"))
     assert "secret" not in said_of(UnicodeEncodeError("utf-8", "secret \udcff", 7, 8, "secret"))
     assert printable("a\x1b[0m中") == "a\N{REPLACEMENT CHARACTER}[0m中"
+
+
+def test_what_is_found_of_a_damaged_log_is_printed_whole(home):
+    (home.log_dir / "committed").unlink()
+    plain = json.loads(audit(home, "verify", "--json").stdout)
+    done = audit(home, "verify", "--complete", "--json")
+    assert done.returncode == 1, done.stderr
+    said = json.loads(done.stdout)
+    assert said["problems"][0] == "step 8: committed: missing or empty"
+    assert len(said["problems"]) == len(plain["problems"]) + 1
+    done = audit(home, "verify", "--complete")
+    assert (done.returncode, done.stderr) == (1, "")
+    for line in ("PROBLEM    step 8: committed: missing", "PROBLEM    nothing was counted: "):
+        assert line in done.stdout
