@@ -126,6 +126,17 @@ class IdRuns:
                 found += run.search(key_of(event_id))
         return found
 
+    def sample(self) -> tuple[str, list[int]] | None:
+        """An id of the newest run, and the leaves that have it, if this is that log; None without.
+
+        Raises:
+            OSError: as `find`.
+        """
+        if not self._runs:
+            return None
+        newest = self._runs[-1]
+        return newest.greatest, newest.search(key_of(newest.greatest))
+
     def greatest(self) -> str:
         """The greatest id of all; empty without any."""
         return self._reach[-1] if self._reach else ""

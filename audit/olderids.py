@@ -80,6 +80,8 @@ class OlderIds:
         """
         try:
             self._runs.load(size)
+            if not self._ours():
+                self._runs.forget()
         except OSError as exc:
             raise LogUnavailable(f"could not read the ids of older records: {exc}") from exc
         self._say_lost()
@@ -95,6 +97,16 @@ class OlderIds:
             remember(name, leaf_hash(data), index)
             if self._reading:
                 self.newest = max(self.newest, name)
+
+    def _ours(self) -> bool:
+        """Whether the newest run is of this log: the leaf that it names has the id."""
+        sample = self._runs.sample()
+        if sample is None:
+            return True
+        event_id, leaves = sample
+        kept = [leaf for leaf in leaves if leaf >= first_kept(self._directory)]
+        found = [event_id_in(data) for at in kept for _, data in self._reader().raw(at, at + 1)]
+        return not kept or event_id in found
 
     def add(self, generation: dict[str, Known], greatest: str) -> None:
         """Events are forgotten elsewhere; on the loop, and nobody else changes them from here on.

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import random
+import shutil
 import threading
 from array import array
 from contextlib import suppress
@@ -104,6 +105,22 @@ async def test_a_run_that_cannot_be_opened_now_is_not_thrown_away(tmp_path, ring
             await opened(tmp_path, ring)
     assert sorted((tmp_path / "log" / "ids").glob("*.run")) == runs
     await (await opened(tmp_path, ring)).close()
+
+
+async def test_the_runs_of_another_log_are_not_believed(tmp_path, ring):
+    other = await opened(tmp_path / "other", ring)
+    await fill(other, 300, first=1001)
+    await other.close()
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 500)
+    await notary.close()
+    shutil.rmtree(tmp_path / "log" / "ids")
+    shutil.copytree(tmp_path / "other" / "log" / "ids", tmp_path / "log" / "ids")
+    notary = await opened(tmp_path, ring)
+    for seq in (1, 10, 300, 500):
+        assert await answered(notary, seq) == seq - 1
+    assert notary.size == 500
+    await notary.close()
 
 
 @pytest.mark.parametrize("lost", ["nothing", "all", "the last", "half of one", "a byte"])
