@@ -3,8 +3,9 @@
 Rule 1: until TLS is done a connection is a stranger: it has `HANDSHAKE_S`, at most `_STRANGERS` of
 one address and `_ALL_STRANGERS` in all are at the door, and one more is turned away at once. So a
 flood of them costs nobody who is inside anything, and those of other addresses nothing.
-Rule 2: those inside and those who are coming are counted together, at most `_CONNECTIONS`; and in
-a burst each has others take their turn: a socket that is ready would keep the loop to itself.
+Rule 2: those inside and those who are coming are counted together, at most `_CONNECTIONS`, and over
+TLS `_OF_ONE` of one address, so that one machine cannot take the places of all others. In a burst
+each has others take their turn: a socket that is ready would keep the loop to itself.
 Rule 3: where the process has no file descriptor left, nobody is let in for a moment, and those
 inside go on.
 Boundary: sockets to asyncio transports; what is spoken is the protocol's matter.
@@ -24,6 +25,7 @@ HANDSHAKE_S = 5.0
 _STRANGERS = 16
 _ALL_STRANGERS = 256
 _CONNECTIONS = 512
+_OF_ONE = 128
 _PAUSE_S = 0.1
 
 
@@ -47,7 +49,7 @@ class Acceptor:
         self._listening, self._protocol, self._tls = listening, protocol, tls
         self._strangers: Counter[str] = Counter()
         self._coming: set[asyncio.Task[None]] = set()
-        self._inside: set[asyncio.BaseTransport] = set()
+        self._inside: dict[asyncio.BaseTransport, str] = {}
         self._task: asyncio.Task[None] | None = None
         self._said, self._turned_away = -1.0, 0
 
@@ -92,11 +94,13 @@ class Acceptor:
             _LOGGER.warning("turned %d strangers away from the notary, the last: %s", count, why)
 
     def _room_for(self, host: str) -> bool:
-        self._inside = {one for one in self._inside if not one.is_closing()}
+        self._inside = {one: of for one, of in self._inside.items() if not one.is_closing()}
         if len(self._inside) + len(self._coming) >= _CONNECTIONS:
             return False
         if self._tls is None:
             return True
+        if sum(of == host for of in self._inside.values()) + self._strangers[host] >= _OF_ONE:
+            return False
         return self._strangers[host] < _STRANGERS and len(self._coming) < _ALL_STRANGERS
 
     async def _let_in(self, connection: socket.socket, host: str) -> None:
@@ -108,7 +112,7 @@ class Acceptor:
             transport, _ = await loop.connect_accepted_socket(
                 self._protocol, connection, ssl=self._tls, ssl_handshake_timeout=wait
             )
-            self._inside.add(transport)
+            self._inside[transport] = host
         except OSError as error:  # a refused certificate is one, too
             connection.close()
             self._say(_why(error))

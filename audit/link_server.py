@@ -30,7 +30,7 @@ from .erasing import Erasing
 from .errors import AuditError, EventInvalid, LogUnavailable
 from .events import Event
 from .link_accept import Acceptor
-from .link_stream import FRAME_S, FrameStream
+from .link_stream import FRAME_S, Begun, FrameStream
 from .notary import Notary, Receipt
 from .wire import (
     APPEND,
@@ -149,7 +149,7 @@ class NotaryServer:
         self.port = 0
         self._notary = notary
         self._handlers = handlers
-        self._frame_s = frame_s
+        self._frame_s, self._begun = frame_s, Begun()
         self.on_stored: Callable[[Event], None] = lambda _: None
         self._acceptor: Acceptor | None = None
         self.connections: set[_Connection] = set()
@@ -161,7 +161,7 @@ class NotaryServer:
 
     def connection(self) -> "_Connection":
         """What speaks to one more client."""
-        return _Connection(self, self._notary, self._handlers, self._frame_s)
+        return _Connection(self, self._notary, self._handlers, self._frame_s, self._begun)
 
     def tell(self, what: Mapping[str, JSON]) -> None:
         """Send a notice to everybody who is connected."""
@@ -198,9 +198,14 @@ class _Connection(FrameStream):
     """One client."""
 
     def __init__(
-        self, server: NotaryServer, notary: Notary, handlers: Handlers, frame_s: float
+        self,
+        server: NotaryServer,
+        notary: Notary,
+        handlers: Handlers,
+        frame_s: float,
+        begun: Begun,
     ) -> None:
-        super().__init__(frame_s=frame_s)
+        super().__init__(frame_s=frame_s, begun=begun)
         self._server, self._notary, self._handlers = server, notary, handlers
         self._asked = self._asked_bytes = 0
         self._idle = asyncio.Event()

@@ -4,6 +4,8 @@ Rule 1: a frame of an impossible length, or one that is begun and not ended with
 the connection; between frames it may be silent for as long as it likes.
 Rule 2: what is written in one turn of the loop leaves in one piece.
 Rule 3: where the other end reads nothing, nothing more is read from it.
+Rule 4: all connections of a server together hold at most `ALL_BYTES` of frames that are not whole
+yet; whoever brings more than his share beyond that is hung up on, and may come again.
 Boundary: asyncio's transports; the same over a Unix socket and over TLS.
 Read next: wire.py (the bytes), link_server.py and link_client.py (the two ends).
 """
@@ -14,10 +16,19 @@ from typing import cast
 
 from .wire import HEAD, MAX_FRAME_BYTES
 
-__all__ = ["FRAME_S", "FrameStream"]
+__all__ = ["FRAME_S", "Begun", "FrameStream"]
 
 FRAME_S = 30.0
 _WRITE_BYTES = 1 << 20
+ALL_BYTES = 512 << 20
+_SHARE_BYTES = 1 << 20
+
+
+class Begun:
+    """How many bytes of frames that are not whole yet some connections hold together."""
+
+    def __init__(self) -> None:
+        self.total = 0
 
 
 class FrameStream(asyncio.Protocol, ABC):
@@ -25,12 +36,14 @@ class FrameStream(asyncio.Protocol, ABC):
 
     transport: asyncio.Transport
 
-    def __init__(self, *, frame_s: float = FRAME_S) -> None:
+    def __init__(self, *, frame_s: float = FRAME_S, begun: Begun | None = None) -> None:
+        """`frame_s`: how long one may take to arrive; `begun`: shared with other connections."""
         self._loop = asyncio.get_running_loop()
         self._frame_s = frame_s
         self._buffer = bytearray()
         self._out: list[bytes] = []
         self._begun = 0.0
+        self._all, self._held = begun or Begun(), 0
         self._overdue: asyncio.TimerHandle | None = None
         self._stopped = 0
         self._read_there = asyncio.Event()
@@ -103,6 +116,7 @@ class FrameStream(asyncio.Protocol, ABC):
         self.open = False
         self._out.clear()
         self._buffer.clear()
+        self._count()
         self._read_there.set()
         self._watch()
         why = getattr(exc, "reason", None) or type(exc).__name__
@@ -114,6 +128,9 @@ class FrameStream(asyncio.Protocol, ABC):
         try:
             self._take()
         except ValueError:
+            self.hang_up()
+        self._count()
+        if self._all.total > ALL_BYTES and self._held > _SHARE_BYTES:
             self.hang_up()
         self._watch()
 
@@ -152,6 +169,11 @@ class FrameStream(asyncio.Protocol, ABC):
         if position:
             del buffer[:position]
             self._begun = self._loop.time()
+
+    def _count(self) -> None:
+        """Say how much of the frame at hand is there."""
+        self._all.total += len(self._buffer) - self._held
+        self._held = len(self._buffer)
 
     def _watch(self) -> None:
         """A clock runs while a frame is begun and its rest may come."""

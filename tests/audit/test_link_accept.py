@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import ssl
+from unittest.mock import Mock
 
 import pytest
 
@@ -70,3 +72,14 @@ async def test_those_who_are_coming_count_as_those_who_are_inside(burst, monkeyp
     assert most == 7
     gate.set()
     assert await hang_up_on_all(acceptor) == 7
+
+
+async def test_one_address_does_not_take_the_places_of_all(burst):
+    acceptor = Acceptor(burst, asyncio.Protocol, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    here = [Mock(**{"is_closing.return_value": False}) for _ in range(128)]
+    acceptor._inside = dict.fromkeys(here, "10.0.0.1")
+    assert not acceptor._room_for("10.0.0.1")
+    assert acceptor._room_for("10.0.0.2")
+    here[0].is_closing.return_value = True
+    assert acceptor._room_for("10.0.0.1")
+    await acceptor.close()

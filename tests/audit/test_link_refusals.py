@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from audit import link_stream
 from audit.canonical import dumps
 from audit.errors import EntryTooLarge, EventInvalid
 from audit.notary import Notary
@@ -12,7 +13,7 @@ from audit.record import encode
 from audit.socket_link import NotaryClient, serve
 from audit.testing import check_log
 from audit.verify import verify_log
-from audit.wire import APPEND, STORED, AppendRequest, format_append
+from audit.wire import APPEND, HEAD, STORED, AppendRequest, format_append
 from tests.audit.worlds import ORIGIN, START_US, decision, make_keyring, uuid
 
 
@@ -192,3 +193,22 @@ async def test_payloads_are_few_and_their_names_are_words(link, payloads, subjec
     assert link.notary.size == 0
     most = {f"{'n' * 62}{n:02}": b"body" for n in range(16)}
     assert await link.append(encode(decision(1)), most, "s" * 256) is None
+
+
+async def test_frames_that_are_only_begun_cost_a_bounded_memory(link, tmp_path, monkeypatch):
+    monkeypatch.setattr(link_stream, "ALL_BYTES", 4 << 20)
+    begun = HEAD.pack(90 << 20, 1, APPEND) + bytes(2 << 20)
+    ends = [await asyncio.open_unix_connection(tmp_path / "n.sock") for _ in range(8)]
+    for _, writer in ends:
+        writer.write(begun)
+    async with asyncio.timeout(60):
+        while link.server._begun.total < 1 << 20:  # noqa: ASYNC110  they are on their way
+            await asyncio.sleep(0.01)
+        while len(link.server.connections) > 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert link.server._begun.total <= 4 << 20
+    assert await link.append(encode(decision(1))) is None  # others are served all the while
+    for _, writer in ends:
+        writer.close()
+    while link.server._begun.total:  # noqa: ASYNC110  who hangs up gives back what he held
+        await asyncio.sleep(0.01)
