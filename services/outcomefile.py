@@ -9,6 +9,8 @@ Of outcomes it holds keyed hashes and nothing else: an erasure has nothing to do
 Rule: an event id belongs to the first leaf that has it, a fact to the last.
 Rule: `covered` moves with the rows, in one transaction. A power cut may take the last transactions
 (synchronous=NORMAL), each of them whole.
+Rule: one process has it open, and locks it for as long (locking_mode=EXCLUSIVE). So there is no
+`-shm` beside it: that is mapped memory, and a process dies (SIGBUS) of one that somebody cuts off.
 Boundary: SQLite only; for one thread at a time. Read next: outcomebook.py (what goes in).
 """
 
@@ -28,6 +30,10 @@ from .facts import Fact
 __all__ = ["FactRow", "OutcomeFile", "OutcomeRow", "Stands", "State", "is_passing", "reason"]
 
 VERSION: Final = 1
+# The lock comes first: only so is there never a `-shm`.
+_OPENING: Final = (
+    "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+)
 _SCHEMA: Final = (
     """CREATE TABLE outcome (
         key BLOB PRIMARY KEY, leaf INTEGER NOT NULL, content BLOB NOT NULL) WITHOUT ROWID""",
@@ -109,10 +115,13 @@ class OutcomeFile:
             path or ":memory:", timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
-            self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;")
+            self._db.executescript(_OPENING)
         except sqlite3.DatabaseError:
             self.close()
             raise
+        if path is not None:
+            with suppress(OSError):  # of a process that shared it; it is locked, so none is left
+                path.with_name(path.name + "-shm").unlink()
 
     @staticmethod
     def remove(path: Path) -> None:

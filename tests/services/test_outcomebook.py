@@ -63,11 +63,38 @@ def made(path, notary):
 def test_the_file_is_private_and_has_no_text_of_an_outcome(path, notary) -> None:
     book = OutcomeBook(path, SECRET, notary.reader())
     files = list(path.parent.glob(f"{NAME}*"))
-    assert {file.name.removeprefix(NAME) for file in files} == {"", "-wal", "-shm"}
+    assert {file.name.removeprefix(NAME) for file in files} == {"", "-wal"}
     assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
     book.close()
     raw = path.read_bytes()
     assert not any(word in raw for word in (b"event", b"clicked", b"abab"))
+
+
+def test_no_memory_is_mapped_that_somebody_could_cut_off(made, notary) -> None:
+    shared = made.with_name(f"{NAME}-shm")
+    with sqlite3.connect(made) as db:  # as a process that was killed left it
+        db.execute("SELECT * FROM meta")
+        left = shared.read_bytes()
+    db.close()
+    shared.write_bytes(left)
+    book = OutcomeBook(made, SECRET, notary.reader())
+    assert not shared.exists()
+    assert all_known(book, notary)
+    book.close()
+
+
+def test_a_file_that_somebody_has_open_stays_as_it_is(made, notary, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(outcomefile, "_BUSY_S", 0.0)
+    other = sqlite3.connect(made)
+    other.execute("SELECT * FROM meta").fetchone()
+    book = OutcomeBook(made, SECRET, notary.reader())
+    assert all_known(book, notary)
+    book.close()
+    assert "SQLITE_BUSY" in caplog.text
+    other.close()
+    reader = notary.reader()
+    OutcomeBook(made, SECRET, reader).close()
+    assert reader.given == 1
 
 
 def test_a_file_that_others_may_read_is_closed_to_them(made, notary) -> None:
