@@ -7,7 +7,8 @@ another key or by another version, or is damaged, is made anew. Where the last l
 pruned there is nothing left to compare: what was read of leaves that are gone stays valid, and
 reading goes on where the log begins. A file that is made anew does not know what was pruned.
 Rule 3: a file that cannot be used is replaced by a table in memory, read from the whole log, and
-the process log says so. One that only cannot be written now keeps what it has.
+the process log says so. One that only cannot be written now keeps what it has. Only a damaged one
+is removed, and a sound one stays in use until what replaces it stands.
 What it cannot know of itself is a row that somebody changed: remove the file, and it is made anew.
 Boundary: for one thread at a time, but for `name`; waits for the disk.
 Read next: outcomefile.py (the tables), reported.py (who asks, from an event loop).
@@ -31,7 +32,7 @@ from audit.reader import Entry, others_in, say_odd
 from audit.record import Outcome, original
 
 from .facts import Fact, fact_of, since
-from .outcomefile import FactRow, OutcomeFile, OutcomeRow, Stands, is_passing, reason
+from .outcomefile import FactRow, OutcomeFile, OutcomeRow, Stands, is_closed, is_damage, reason
 
 __all__ = ["Leaves", "Named", "Naming", "OutcomeBook"]
 
@@ -145,7 +146,7 @@ class OutcomeBook:
         try:
             return self._take_in(self._file)
         except sqlite3.DatabaseError as error:
-            if is_passing(error):
+            if not is_damage(error) and not is_closed(error):
                 raise
             self._replace(error)
             return True
@@ -228,21 +229,36 @@ class OutcomeBook:
             return question(self._file)
 
     def _replace(self, error: Exception) -> None:
+        covered = self.covered
+        if is_damage(error):
+            # If the log cannot be read now, the next question finds the file closed, and opens it.
+            self._file.close()
+        try:
+            another = self._another(error)
+        except BaseException:  # re-raised: what is still in use covers what it did
+            self.covered = covered
+            raise
         self._file.close()
-        self._file = self._another(error)
+        self._file = another
 
     def _another(self, error: Exception) -> OutcomeFile:
-        """After an error: a new file, or a table in memory."""
-        if not is_passing(error):
+        """After an error: a new file, the one that was closed, or a table in memory."""
+        if is_damage(error) or is_closed(error):
             with suppress(OSError, sqlite3.DatabaseError):
-                OutcomeFile.remove(self._path)
+                if is_damage(error):
+                    OutcomeFile.remove(self._path)
                 return self._open()
+        memory = OutcomeFile(None)
+        try:
+            memory.create(self.name.mark)
+            self._filled(memory, 0)
+        except BaseException:  # re-raised: only the table must not stay
+            memory.close()
+            raise
         log.warning(
             "%s cannot be used (%s): until the next start outcomes are remembered in memory, read "
             "from the whole log",
             self._path.name,
             reason(error),
         )
-        memory = OutcomeFile(None)
-        memory.create(self.name.mark)
-        return self._filled(memory, 0)
+        return memory

@@ -27,7 +27,16 @@ from typing import Final, NamedTuple
 
 from .facts import Fact
 
-__all__ = ["FactRow", "OutcomeFile", "OutcomeRow", "Stands", "State", "is_passing", "reason"]
+__all__ = [
+    "FactRow",
+    "OutcomeFile",
+    "OutcomeRow",
+    "Stands",
+    "State",
+    "is_closed",
+    "is_damage",
+    "reason",
+]
 
 VERSION: Final = 1
 # The lock comes first: only so is there never a `-shm`.
@@ -53,16 +62,14 @@ _PUT_FACT: Final = (
 )
 _ASKED: Final = 500
 _BUSY_S: Final = 2.0
-_PASSING: Final = frozenset(
+_DAMAGE: Final = frozenset(
     {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_ERROR,  # no such table or column
+        sqlite3.SQLITE_FORMAT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_NOTADB,
     }
 )
 
@@ -179,15 +186,18 @@ class OutcomeFile:
             self._db.execute("UPDATE meta SET covered = ?, tip = ?", (covered, tip))
 
     def close(self) -> None:
-        """Release it."""
+        """Release it. Safe to call twice."""
         self._db.close()
 
 
-def is_passing(error: Exception) -> bool:
-    """Whether the file may be sound, and only cannot be used now."""
-    if isinstance(error, OSError):
-        return True
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING
+def is_damage(error: Exception) -> bool:
+    """Whether the file is at fault; else it may be sound, and only cannot be used now."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
+
+
+def is_closed(error: Exception) -> bool:
+    """Whether the file was not even asked, since it is closed."""
+    return isinstance(error, sqlite3.ProgrammingError)
 
 
 def reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from audit.errors import LogDamaged
 from audit.record import Carried, Outcome, as_mapping
 from audit.testing import MemoryNotary, MemoryReader
 from services import outcomefile
@@ -348,6 +349,63 @@ async def test_a_file_that_fails_under_a_living_process_is_made_anew(made, notar
     assert book.catch_up()
     assert all_known(book, notary)
     book.close()
+    reader = notary.reader()
+    OutcomeBook(made, SECRET, reader).close()
+    assert reader.given == 1
+
+
+class Unreadable(MemoryReader):
+    """A log that cannot be read while `broken`."""
+
+    broken = False
+
+    def bundles(self, start=None, end=None):
+        if self.broken:
+            raise LogDamaged(Path("wal"), offset=0, expected="a segment", found="none")
+        return super().bundles(start, end)
+
+
+def failing_once(error):
+    """A question that fails, as `OutcomeFile.find` would."""
+    fault = sqlite3.OperationalError("injected")
+    fault.sqlite_errorcode, fault.sqlite_errorname = getattr(sqlite3, error), error
+
+    def find(file, keys):
+        raise fault
+
+    return find
+
+
+@pytest.mark.parametrize("error", ["SQLITE_IOERR", "SQLITE_NOMEM", "SQLITE_INTERRUPT"])
+def test_a_sound_file_that_failed_stays_in_use_while_the_log_cannot_be_read(
+    made, notary, monkeypatch, error
+) -> None:
+    reader = Unreadable(notary.entries, begins=30)  # what was before is known to the file alone
+    book = OutcomeBook(made, SECRET, reader)
+    before = made.stat().st_ino
+    reader.broken = True
+    with monkeypatch.context() as once:
+        once.setattr(outcomefile.OutcomeFile, "find", failing_once(error))
+        with pytest.raises(LogDamaged):
+            leaf_of(book, 2)
+    for reader.broken in (True, False):
+        assert (leaf_of(book, 2), book.covered) == (2, 60)
+    assert made.stat().st_ino == before
+    book.close()
+
+
+def test_a_damaged_file_is_made_anew_once_the_log_can_be_read(made, notary, caplog) -> None:
+    reader = Unreadable(notary.entries)
+    book = OutcomeBook(made, SECRET, reader)
+    book._file._db.execute("DROP TABLE outcome")
+    reader.broken = True
+    for _ in range(2):
+        with pytest.raises(LogDamaged):
+            leaf_of(book, 2)
+    reader.broken = False
+    assert all_known(book, notary)
+    book.close()
+    assert not caplog.records  # it was not in memory
     reader = notary.reader()
     OutcomeBook(made, SECRET, reader).close()
     assert reader.given == 1
