@@ -34,7 +34,7 @@ from audit.record import Outcome, original
 from .facts import Fact, fact_of, since
 from .outcomefile import FactRow, OutcomeFile, OutcomeRow, Stands, is_closed, is_damage, reason
 
-__all__ = ["Leaves", "Named", "Naming", "OutcomeBook"]
+__all__ = ["Ahead", "Leaves", "Named", "Naming", "OutcomeBook"]
 
 log = logging.getLogger("weighbridge")
 _PIECE: Final = 4096
@@ -92,11 +92,33 @@ class Naming:
         return Named(key.digest(), content.digest())
 
 
+class Ahead(NamedTuple):
+    """What leaves say that the book has not taken in.
+
+    Attributes:
+        outcomes: those that the book does not know.
+        end: the leaf after the last one that was read.
+        all: whether there are no more.
+    """
+
+    outcomes: dict[bytes, Stands]
+    end: int
+    all: bool
+
+
 class _Read(NamedTuple):
-    """What some leaves say."""
+    """What some leaves say: those from `start` to `end`, of which `last` is the last one."""
 
     outcomes: list[OutcomeRow]
     facts: list[FactRow]
+    start: int
+    end: int
+    last: bytes
+
+    @property
+    def all(self) -> bool:
+        """Whether the log had no more."""
+        return self.end - self.start < _PIECE
 
 
 class OutcomeBook:
@@ -151,6 +173,19 @@ class OutcomeBook:
             self._replace(error)
             return True
 
+    def ahead(self, start: int) -> Ahead:
+        """The next outcomes from leaf `start` on, for while they cannot be taken in; in pieces.
+
+        Raises:
+            sqlite3.DatabaseError: the book cannot be asked.
+            LeafPruned, LogDamaged: the log cannot be read.
+        """
+        read = self._read(max(start, self.covered))
+        rows = sorted(read.outcomes, reverse=True)  # the first leaf of an event id comes last
+        known = self.find([row.key for row in rows])
+        new = {row.key: Stands(row.leaf, row.content) for row in rows if row.key not in known}
+        return Ahead(new, read.end, read.all)
+
     def close(self) -> None:
         """Release the file."""
         self._file.close()
@@ -158,32 +193,36 @@ class OutcomeBook:
     # --- reading the log ------------------------------------------------------------------------
 
     def _take_in(self, file: OutcomeFile) -> bool:
-        start = end = max(self.covered, self._reader.first())
-        read, last, odd = _Read([], []), b"", list[int]()
+        read = self._read(self.covered)
+        if read.end > read.start:
+            tip = leaf_hash(read.last)
+            file.write(sorted(read.outcomes), read.facts, covered=read.end, tip=tip)
+            self.covered = read.end
+        return read.all
+
+    def _read(self, start: int) -> _Read:
+        start = end = max(start, self._reader.first())
+        outcomes, facts, last, odd = list[OutcomeRow](), list[FactRow](), b"", list[int]()
         for first, bundle in self._reader.bundles(start):
             for place, entry in enumerate(others_in(first, bundle, odd)):
                 if place % _TURN == 0:
                     time.sleep(0)  # the event loop beside this thread gets its turn at once
-                self._note(entry, read)
+                self._note(entry, outcomes, facts)
             end, last = first + len(bundle), bundle[-1]
             if self._rest_s:  # a group at a time: the event loop wants the interpreter, too
                 time.sleep(self._rest_s)
             if end - start >= _PIECE:
                 break
         say_odd(odd)
-        if end > start:
-            file.write(sorted(read.outcomes), read.facts, covered=end, tip=leaf_hash(last))
-            self.covered = end
-        return end - start < _PIECE
+        return _Read(outcomes, facts, start, end, last)
 
-    def _note(self, entry: Entry, read: _Read) -> None:
+    def _note(self, entry: Entry, outcomes: list[OutcomeRow], facts: list[FactRow]) -> None:
         event = original(entry.event)  # what a pruning carried over counts as well
         if isinstance(event, Outcome):
             key, content = self.name(event)
-            read.outcomes.append(OutcomeRow(key, entry.index, content))
+            outcomes.append(OutcomeRow(key, entry.index, content))
         elif (fact := fact_of(event)) is not None:
-            row = FactRow(fact.kind, fact.model, fact.version, since(entry), fact.value)
-            read.facts.append(row)
+            facts.append(FactRow(fact.kind, fact.model, fact.version, since(entry), fact.value))
 
     # --- the file -------------------------------------------------------------------------------
 
