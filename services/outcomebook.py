@@ -3,9 +3,10 @@
 Rule 1: what is in the book comes from the log alone, and how far it was read is written with it. So
 whatever kills the process, and whenever: what is missing is read again, and nothing else.
 Rule 2: a file that does not fit the log (which was rolled back, or is another one), was made with
-another key or by another version, or is damaged, is made anew. Where the last leaf that was read is
-pruned there is nothing left to compare: what was read of leaves that are gone stays valid, and
-reading goes on where the log begins. A file that is made anew does not know what was pruned.
+another key or by another version, lacks rows, or is damaged, is made anew. Where the last leaf that
+was read is pruned there is nothing left to compare: what was read of leaves that are gone stays
+valid, and reading goes on where the log begins. A file that is made anew does not know what was
+pruned.
 Rule 3: a file that cannot be used is replaced by a table in memory, read from the whole log, and
 the process log says so. One that only cannot be written now keeps what it has. Only a damaged one
 is removed, and a sound one stays in use until what replaces it stands.
@@ -196,7 +197,7 @@ class OutcomeBook:
         read = self._read(self.covered)
         if read.end > read.start:
             tip = leaf_hash(read.last)
-            file.write(sorted(read.outcomes), read.facts, covered=read.end, tip=tip)
+            file.write(read.outcomes, read.facts, covered=read.end, tip=tip)
             self.covered = read.end
         return read.all
 
@@ -252,7 +253,7 @@ class OutcomeBook:
             ((_, data),) = self._reader.raw(state.covered - 1, state.covered)
             if leaf_hash(data) != state.tip:
                 return None
-        return state.covered
+        return state.covered if file.is_whole() else None
 
     def _filled(self, file: OutcomeFile, covered: int) -> OutcomeFile:
         self.covered = covered

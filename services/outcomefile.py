@@ -5,10 +5,13 @@
     fact     (kind, model, version, leaf, value)    see facts.py
     meta     (covered, tip, mark)   all of the leaves below `covered` is in the tables; the hash of
                                     leaf `covered` - 1; a keyed hash of nothing, which tells keys
+             (rows, leaves)         how many rows both tables have, and the sum of their leaves
 Of outcomes it holds keyed hashes and nothing else: an erasure has nothing to do here. Mode 0600.
 Rule: an event id belongs to the first leaf that has it, a fact to the last.
 Rule: `covered` moves with the rows, in one transaction. A power cut may take the last transactions
 (synchronous=NORMAL), each of them whole.
+Rule: a copy of the file and its `-wal` that was made while it was written may have some pages of
+before and some of after; `rows` and `leaves` do not fit what is there, then.
 Rule: one process has it open, and locks it for as long (locking_mode=EXCLUSIVE). So there is no
 `-shm` beside it: that is mapped memory, and a process dies (SIGBUS) of one that somebody cuts off.
 Boundary: SQLite only; for one thread at a time. Read next: outcomebook.py (what goes in).
@@ -38,7 +41,7 @@ __all__ = [
     "reason",
 ]
 
-VERSION: Final = 1
+VERSION: Final = 2
 # The lock comes first: only so is there never a `-shm`.
 _OPENING: Final = (
     "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
@@ -49,17 +52,17 @@ _SCHEMA: Final = (
     """CREATE TABLE fact (
         kind TEXT, model TEXT, version TEXT, leaf INTEGER NOT NULL, value TEXT NOT NULL,
         PRIMARY KEY (kind, model, version)) WITHOUT ROWID""",
-    "CREATE TABLE meta (covered INTEGER NOT NULL, tip BLOB NOT NULL, mark BLOB NOT NULL)",
+    """CREATE TABLE meta (
+        covered INTEGER NOT NULL, tip BLOB NOT NULL, mark BLOB NOT NULL,
+        rows INTEGER NOT NULL, leaves INTEGER NOT NULL)""",
     f"PRAGMA user_version = {VERSION}",
 )
-_PUT: Final = (
-    "INSERT INTO outcome VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE"
-    " SET leaf = excluded.leaf, content = excluded.content WHERE excluded.leaf < outcome.leaf"
-)
+_PUT: Final = "INSERT INTO outcome VALUES (?, ?, ?)"
 _PUT_FACT: Final = (
     "INSERT INTO fact VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, model, version) DO UPDATE"
     " SET leaf = excluded.leaf, value = excluded.value WHERE excluded.leaf >= fact.leaf"
 )
+_COUNT: Final = "SELECT count(*), coalesce(sum(leaf), 0) FROM"
 _ASKED: Final = 500
 _BUSY_S: Final = 2.0
 _DAMAGE: Final = frozenset(
@@ -107,6 +110,16 @@ class State(NamedTuple):
     mark: bytes
 
 
+class _Counted(NamedTuple):
+    """How many rows, and the sum of their leaves."""
+
+    rows: int
+    leaves: int
+
+    def __sub__(self, other: _Counted) -> _Counted:
+        return _Counted(self.rows - other.rows, self.leaves - other.leaves)
+
+
 class OutcomeFile:
     """An open file, or a table in memory where `path` is None. It may be of any version and log."""
 
@@ -147,7 +160,7 @@ class OutcomeFile:
             self._db.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA:
                 self._db.execute(statement)
-            self._db.execute("INSERT INTO meta VALUES (0, x'', ?)", (mark,))
+            self._db.execute("INSERT INTO meta VALUES (0, x'', ?, 0, 0)", (mark,))
 
     def state(self) -> State | None:
         """How far it goes; None if it is of another version, or empty."""
@@ -155,6 +168,16 @@ class OutcomeFile:
             return None
         found = self._db.execute("SELECT covered, tip, mark FROM meta").fetchone()
         return None if found is None or type(found[0]) is not int else State(*found)
+
+    def is_whole(self) -> bool:
+        """Whether all rows are there; reads them all, some 0.1 s for 10^6."""
+        told = self._db.execute("SELECT rows, leaves FROM meta").fetchone()
+        outcomes, facts = self._counted("outcome"), self._counted("fact")
+        there = (outcomes.rows + facts.rows, outcomes.leaves + facts.leaves)
+        return there == tuple(told)
+
+    def _counted(self, table: str) -> _Counted:
+        return _Counted(*self._db.execute(f"{_COUNT} {table}").fetchone())
 
     def find(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Stands]]:
         """What there is under these keys."""
@@ -171,9 +194,9 @@ class OutcomeFile:
         return [Fact(*row) for row in found]
 
     def write(
-        self, rows: Iterable[OutcomeRow], facts: Iterable[FactRow], *, covered: int, tip: bytes
+        self, rows: Sequence[OutcomeRow], facts: Iterable[FactRow], *, covered: int, tip: bytes
     ) -> None:
-        """Take in what the leaves from the old `covered` to the new one say.
+        """Take in what the leaves from the old `covered` to the new one say, in their order.
 
         Raises:
             sqlite3.DatabaseError: nothing was written.
@@ -181,9 +204,17 @@ class OutcomeFile:
         # If we crash in here, the transaction never was, and the next start begins there.
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(_PUT, rows)
+            known = {key for key, _ in self.find([row.key for row in rows])}
+            new = {row.key: row for row in reversed(rows) if row.key not in known}
+            self._db.executemany(_PUT, sorted(new.values()))
+            before = self._counted("fact")
             self._db.executemany(_PUT_FACT, facts)
-            self._db.execute("UPDATE meta SET covered = ?, tip = ?", (covered, tip))
+            more = self._counted("fact") - before
+            leaves = sum(row.leaf for row in new.values()) + more.leaves
+            self._db.execute(
+                "UPDATE meta SET covered = ?, tip = ?, rows = rows + ?, leaves = leaves + ?",
+                (covered, tip, len(new) + more.rows, leaves),
+            )
 
     def close(self) -> None:
         """Release it. Safe to call twice."""

@@ -170,6 +170,8 @@ def statement(text):
         statement("UPDATE meta SET covered = 61"),
         statement("UPDATE meta SET tip = x'00'"),
         statement("UPDATE meta SET mark = x'00'"),
+        statement("DELETE FROM outcome WHERE leaf = 2"),
+        statement("UPDATE outcome SET leaf = 3 WHERE leaf = 2"),
     ],
 )
 async def test_a_damaged_file_is_made_anew(made, notary, caplog, damage) -> None:
@@ -182,6 +184,30 @@ async def test_a_damaged_file_is_made_anew(made, notary, caplog, damage) -> None
     reader = notary.reader()
     OutcomeBook(made, SECRET, reader).close()
     assert reader.given == 1  # it was written
+
+
+async def test_a_copy_with_pages_of_two_times_is_made_anew(tmp_path) -> None:
+    notary, path = MemoryNotary(), tmp_path / NAME
+    for number in range(2000):
+        await notary.append(outcome(number))
+    book = OutcomeBook(path, SECRET, notary.reader())
+    book.close()
+    book = OutcomeBook(path, SECRET, notary.reader())
+    copy = tmp_path / "copy" / NAME
+    copy.parent.mkdir()
+    shutil.copy(path, copy)  # the copying begins
+    for start in (2000, 3000):
+        for number in range(start, start + 1000):
+            await notary.append(outcome(number))
+        book.catch_up()
+        book._file._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+    await notary.append(outcome(4000))
+    book.catch_up()
+    shutil.copy(path.with_name(f"{NAME}-wal"), copy.parent)  # and ends
+    book.close()
+    again = OutcomeBook(copy, SECRET, notary.reader())
+    assert all_known(again, notary)
+    again.close()
 
 
 async def test_a_log_that_was_rolled_back_or_is_another_gets_a_new_book(made) -> None:
