@@ -3,11 +3,13 @@
 Rule 1: what is in the book comes from the log alone, and how far it was read is written with it. So
 whatever kills the process, and whenever: what is missing is read again, and nothing else.
 Rule 2: a file that does not fit the log (which was rolled back, or is another one), was made with
-another key or by another version, or is damaged, is made anew. Where the last leaf that was read is
-pruned there is nothing left to compare: what was read of leaves that are gone stays valid, and
-reading goes on where the log begins. A file that is made anew does not know what was pruned.
+another key or by another version, lacks rows, or is damaged, is made anew. Where the last leaf that
+was read is pruned there is nothing left to compare: what was read of leaves that are gone stays
+valid, and reading goes on where the log begins. A file that is made anew does not know what was
+pruned.
 Rule 3: a file that cannot be used is replaced by a table in memory, read from the whole log, and
-the process log says so. One that only cannot be written now keeps what it has.
+the process log says so. One that only cannot be written now keeps what it has. Only a damaged one
+is removed, and a sound one stays in use until what replaces it stands.
 What it cannot know of itself is a row that somebody changed: remove the file, and it is made anew.
 Boundary: for one thread at a time, but for `name`; waits for the disk.
 Read next: outcomefile.py (the tables), reported.py (who asks, from an event loop).
@@ -31,9 +33,9 @@ from audit.reader import Entry, others_in, say_odd
 from audit.record import Outcome, original
 
 from .facts import Fact, fact_of, since
-from .outcomefile import FactRow, OutcomeFile, OutcomeRow, Stands, is_passing, reason
+from .outcomefile import FactRow, OutcomeFile, OutcomeRow, Stands, is_closed, is_damage, reason
 
-__all__ = ["Leaves", "Named", "Naming", "OutcomeBook"]
+__all__ = ["Ahead", "Leaves", "Named", "Naming", "OutcomeBook"]
 
 log = logging.getLogger("weighbridge")
 _PIECE: Final = 4096
@@ -91,11 +93,33 @@ class Naming:
         return Named(key.digest(), content.digest())
 
 
+class Ahead(NamedTuple):
+    """What leaves say that the book has not taken in.
+
+    Attributes:
+        outcomes: those that the book does not know.
+        end: the leaf after the last one that was read.
+        all: whether there are no more.
+    """
+
+    outcomes: dict[bytes, Stands]
+    end: int
+    all: bool
+
+
 class _Read(NamedTuple):
-    """What some leaves say."""
+    """What some leaves say: those from `start` to `end`, of which `last` is the last one."""
 
     outcomes: list[OutcomeRow]
     facts: list[FactRow]
+    start: int
+    end: int
+    last: bytes
+
+    @property
+    def all(self) -> bool:
+        """Whether the log had no more."""
+        return self.end - self.start < _PIECE
 
 
 class OutcomeBook:
@@ -145,10 +169,23 @@ class OutcomeBook:
         try:
             return self._take_in(self._file)
         except sqlite3.DatabaseError as error:
-            if is_passing(error):
+            if not is_damage(error) and not is_closed(error):
                 raise
             self._replace(error)
             return True
+
+    def ahead(self, start: int) -> Ahead:
+        """The next outcomes from leaf `start` on, for while they cannot be taken in; in pieces.
+
+        Raises:
+            sqlite3.DatabaseError: the book cannot be asked.
+            LeafPruned, LogDamaged: the log cannot be read.
+        """
+        read = self._read(max(start, self.covered))
+        rows = sorted(read.outcomes, reverse=True)  # the first leaf of an event id comes last
+        known = self.find([row.key for row in rows])
+        new = {row.key: Stands(row.leaf, row.content) for row in rows if row.key not in known}
+        return Ahead(new, read.end, read.all)
 
     def close(self) -> None:
         """Release the file."""
@@ -157,32 +194,36 @@ class OutcomeBook:
     # --- reading the log ------------------------------------------------------------------------
 
     def _take_in(self, file: OutcomeFile) -> bool:
-        start = end = max(self.covered, self._reader.first())
-        read, last, odd = _Read([], []), b"", list[int]()
+        read = self._read(self.covered)
+        if read.end > read.start:
+            tip = leaf_hash(read.last)
+            file.write(read.outcomes, read.facts, covered=read.end, tip=tip)
+            self.covered = read.end
+        return read.all
+
+    def _read(self, start: int) -> _Read:
+        start = end = max(start, self._reader.first())
+        outcomes, facts, last, odd = list[OutcomeRow](), list[FactRow](), b"", list[int]()
         for first, bundle in self._reader.bundles(start):
             for place, entry in enumerate(others_in(first, bundle, odd)):
                 if place % _TURN == 0:
                     time.sleep(0)  # the event loop beside this thread gets its turn at once
-                self._note(entry, read)
+                self._note(entry, outcomes, facts)
             end, last = first + len(bundle), bundle[-1]
             if self._rest_s:  # a group at a time: the event loop wants the interpreter, too
                 time.sleep(self._rest_s)
             if end - start >= _PIECE:
                 break
         say_odd(odd)
-        if end > start:
-            file.write(sorted(read.outcomes), read.facts, covered=end, tip=leaf_hash(last))
-            self.covered = end
-        return end - start < _PIECE
+        return _Read(outcomes, facts, start, end, last)
 
-    def _note(self, entry: Entry, read: _Read) -> None:
+    def _note(self, entry: Entry, outcomes: list[OutcomeRow], facts: list[FactRow]) -> None:
         event = original(entry.event)  # what a pruning carried over counts as well
         if isinstance(event, Outcome):
             key, content = self.name(event)
-            read.outcomes.append(OutcomeRow(key, entry.index, content))
+            outcomes.append(OutcomeRow(key, entry.index, content))
         elif (fact := fact_of(event)) is not None:
-            row = FactRow(fact.kind, fact.model, fact.version, since(entry), fact.value)
-            read.facts.append(row)
+            facts.append(FactRow(fact.kind, fact.model, fact.version, since(entry), fact.value))
 
     # --- the file -------------------------------------------------------------------------------
 
@@ -212,7 +253,7 @@ class OutcomeBook:
             ((_, data),) = self._reader.raw(state.covered - 1, state.covered)
             if leaf_hash(data) != state.tip:
                 return None
-        return state.covered
+        return state.covered if file.is_whole() else None
 
     def _filled(self, file: OutcomeFile, covered: int) -> OutcomeFile:
         self.covered = covered
@@ -228,21 +269,36 @@ class OutcomeBook:
             return question(self._file)
 
     def _replace(self, error: Exception) -> None:
+        covered = self.covered
+        if is_damage(error):
+            # If the log cannot be read now, the next question finds the file closed, and opens it.
+            self._file.close()
+        try:
+            another = self._another(error)
+        except BaseException:  # re-raised: what is still in use covers what it did
+            self.covered = covered
+            raise
         self._file.close()
-        self._file = self._another(error)
+        self._file = another
 
     def _another(self, error: Exception) -> OutcomeFile:
-        """After an error: a new file, or a table in memory."""
-        if not is_passing(error):
+        """After an error: a new file, the one that was closed, or a table in memory."""
+        if is_damage(error) or is_closed(error):
             with suppress(OSError, sqlite3.DatabaseError):
-                OutcomeFile.remove(self._path)
+                if is_damage(error):
+                    OutcomeFile.remove(self._path)
                 return self._open()
+        memory = OutcomeFile(None)
+        try:
+            memory.create(self.name.mark)
+            self._filled(memory, 0)
+        except BaseException:  # re-raised: only the table must not stay
+            memory.close()
+            raise
         log.warning(
             "%s cannot be used (%s): until the next start outcomes are remembered in memory, read "
             "from the whole log",
             self._path.name,
             reason(error),
         )
-        memory = OutcomeFile(None)
-        memory.create(self.name.mark)
-        return self._filled(memory, 0)
+        return memory

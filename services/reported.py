@@ -6,7 +6,8 @@ after each `_MANY` outcomes, and once a minute.
 Rule 2: the book is used in one thread of its own, in pieces; nothing here waits for a disk.
 Rule 3: where the book cannot be written, what was noted stays in memory until it can: reports are
 answered all the same.
-Rule 4: outcomes that others bring (`heard`) are read before the next question.
+Rule 4: outcomes that others bring (`heard`) are read before the next question; into memory, where
+the book cannot be written. A question that would pass over them is refused.
 Boundary: asyncio. Read next: outcomes.py (who asks), outcomebook.py.
 """
 
@@ -25,7 +26,7 @@ from typing import Final, TypeVar
 from audit.errors import AuditError, LogUnavailable
 
 from .facts import Fact
-from .outcomebook import Leaves, Named, Naming, OutcomeBook
+from .outcomebook import Ahead, Leaves, Named, Naming, OutcomeBook
 from .outcomefile import Stands, reason
 from .tasks import begin
 
@@ -63,6 +64,7 @@ class Reported:
         self._passing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._heard = self._failing = self._closed = False
+        self._ahead = 0  # what others brought below this leaf is noted here, or in the book
         self._task = begin(self._keep_up(), "noting outcomes")
 
     @classmethod
@@ -102,16 +104,13 @@ class Reported:
         """What is on record under these keys.
 
         Raises:
-            LogUnavailable: this is closed.
+            LogUnavailable: this is closed, or what others brought cannot be read now.
             LogDamaged: the book's file failed, and the log cannot be read either.
         """
         if self._closed:
             raise LogUnavailable("could not look up outcomes: the log is closed")
         if self._heard:
-            self._heard = False
-            await self._settled()
-            await self.catch_up()
-            self._heard |= self._failing  # then it was not read
+            await self._listen()
         elif len(self._noted) >= 2 * _MANY and not self._failing:
             await self.catch_up()
         found = {key: self._noted[key] for key in keys if key in self._noted}
@@ -155,6 +154,33 @@ class Reported:
         await self.catch_up()
         await self._run(self._book.close)
         self._thread.shutdown()
+
+    async def _listen(self) -> None:
+        """Know what others brought."""
+        self._heard = False
+        try:
+            await self._settled()
+            await self.catch_up()
+            if self._failing:
+                await self._look_ahead()
+        except BaseException:  # re-raised: only the next question has to read it, then
+            self._heard = True
+            raise
+
+    async def _look_ahead(self) -> None:
+        try:
+            while not (ahead := await self._run(lambda: self._book.ahead(self._ahead))).all:
+                self._note_all(ahead)
+            self._note_all(ahead)
+        except (sqlite3.DatabaseError, AuditError, OSError) as error:
+            raise LogUnavailable(
+                f"could not look up outcomes: the newest cannot be read ({reason(error)})"
+            ) from error
+
+    def _note_all(self, ahead: Ahead) -> None:
+        for key, stands in ahead.outcomes.items():
+            self._noted.setdefault(key, stands)
+        self._ahead = ahead.end
 
     async def _keep_up(self) -> None:
         while True:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from audit.errors import LogDamaged
 from audit.record import Carried, Outcome, as_mapping
 from audit.testing import MemoryNotary, MemoryReader
 from services import outcomefile
@@ -63,11 +64,38 @@ def made(path, notary):
 def test_the_file_is_private_and_has_no_text_of_an_outcome(path, notary) -> None:
     book = OutcomeBook(path, SECRET, notary.reader())
     files = list(path.parent.glob(f"{NAME}*"))
-    assert {file.name.removeprefix(NAME) for file in files} == {"", "-wal", "-shm"}
+    assert {file.name.removeprefix(NAME) for file in files} == {"", "-wal"}
     assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
     book.close()
     raw = path.read_bytes()
     assert not any(word in raw for word in (b"event", b"clicked", b"abab"))
+
+
+def test_no_memory_is_mapped_that_somebody_could_cut_off(made, notary) -> None:
+    shared = made.with_name(f"{NAME}-shm")
+    with sqlite3.connect(made) as db:  # as a process that was killed left it
+        db.execute("SELECT * FROM meta")
+        left = shared.read_bytes()
+    db.close()
+    shared.write_bytes(left)
+    book = OutcomeBook(made, SECRET, notary.reader())
+    assert not shared.exists()
+    assert all_known(book, notary)
+    book.close()
+
+
+def test_a_file_that_somebody_has_open_stays_as_it_is(made, notary, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(outcomefile, "_BUSY_S", 0.0)
+    other = sqlite3.connect(made)
+    other.execute("SELECT * FROM meta").fetchone()
+    book = OutcomeBook(made, SECRET, notary.reader())
+    assert all_known(book, notary)
+    book.close()
+    assert "SQLITE_BUSY" in caplog.text
+    other.close()
+    reader = notary.reader()
+    OutcomeBook(made, SECRET, reader).close()
+    assert reader.given == 1
 
 
 def test_a_file_that_others_may_read_is_closed_to_them(made, notary) -> None:
@@ -142,6 +170,8 @@ def statement(text):
         statement("UPDATE meta SET covered = 61"),
         statement("UPDATE meta SET tip = x'00'"),
         statement("UPDATE meta SET mark = x'00'"),
+        statement("DELETE FROM outcome WHERE leaf = 2"),
+        statement("UPDATE outcome SET leaf = 3 WHERE leaf = 2"),
     ],
 )
 async def test_a_damaged_file_is_made_anew(made, notary, caplog, damage) -> None:
@@ -154,6 +184,30 @@ async def test_a_damaged_file_is_made_anew(made, notary, caplog, damage) -> None
     reader = notary.reader()
     OutcomeBook(made, SECRET, reader).close()
     assert reader.given == 1  # it was written
+
+
+async def test_a_copy_with_pages_of_two_times_is_made_anew(tmp_path) -> None:
+    notary, path = MemoryNotary(), tmp_path / NAME
+    for number in range(2000):
+        await notary.append(outcome(number))
+    book = OutcomeBook(path, SECRET, notary.reader())
+    book.close()
+    book = OutcomeBook(path, SECRET, notary.reader())
+    copy = tmp_path / "copy" / NAME
+    copy.parent.mkdir()
+    shutil.copy(path, copy)  # the copying begins
+    for start in (2000, 3000):
+        for number in range(start, start + 1000):
+            await notary.append(outcome(number))
+        book.catch_up()
+        book._file._db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+    await notary.append(outcome(4000))
+    book.catch_up()
+    shutil.copy(path.with_name(f"{NAME}-wal"), copy.parent)  # and ends
+    book.close()
+    again = OutcomeBook(copy, SECRET, notary.reader())
+    assert all_known(again, notary)
+    again.close()
 
 
 async def test_a_log_that_was_rolled_back_or_is_another_gets_a_new_book(made) -> None:
@@ -321,6 +375,63 @@ async def test_a_file_that_fails_under_a_living_process_is_made_anew(made, notar
     assert book.catch_up()
     assert all_known(book, notary)
     book.close()
+    reader = notary.reader()
+    OutcomeBook(made, SECRET, reader).close()
+    assert reader.given == 1
+
+
+class Unreadable(MemoryReader):
+    """A log that cannot be read while `broken`."""
+
+    broken = False
+
+    def bundles(self, start=None, end=None):
+        if self.broken:
+            raise LogDamaged(Path("wal"), offset=0, expected="a segment", found="none")
+        return super().bundles(start, end)
+
+
+def failing_once(error):
+    """A question that fails, as `OutcomeFile.find` would."""
+    fault = sqlite3.OperationalError("injected")
+    fault.sqlite_errorcode, fault.sqlite_errorname = getattr(sqlite3, error), error
+
+    def find(file, keys):
+        raise fault
+
+    return find
+
+
+@pytest.mark.parametrize("error", ["SQLITE_IOERR", "SQLITE_NOMEM", "SQLITE_INTERRUPT"])
+def test_a_sound_file_that_failed_stays_in_use_while_the_log_cannot_be_read(
+    made, notary, monkeypatch, error
+) -> None:
+    reader = Unreadable(notary.entries, begins=30)  # what was before is known to the file alone
+    book = OutcomeBook(made, SECRET, reader)
+    before = made.stat().st_ino
+    reader.broken = True
+    with monkeypatch.context() as once:
+        once.setattr(outcomefile.OutcomeFile, "find", failing_once(error))
+        with pytest.raises(LogDamaged):
+            leaf_of(book, 2)
+    for reader.broken in (True, False):
+        assert (leaf_of(book, 2), book.covered) == (2, 60)
+    assert made.stat().st_ino == before
+    book.close()
+
+
+def test_a_damaged_file_is_made_anew_once_the_log_can_be_read(made, notary, caplog) -> None:
+    reader = Unreadable(notary.entries)
+    book = OutcomeBook(made, SECRET, reader)
+    book._file._db.execute("DROP TABLE outcome")
+    reader.broken = True
+    for _ in range(2):
+        with pytest.raises(LogDamaged):
+            leaf_of(book, 2)
+    reader.broken = False
+    assert all_known(book, notary)
+    book.close()
+    assert not caplog.records  # it was not in memory
     reader = notary.reader()
     OutcomeBook(made, SECRET, reader).close()
     assert reader.given == 1

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audit.errors import LogDamaged, LogUnavailable
 from audit.keys import Keyring
 from audit.link_client import NotaryClient
 from audit.notary import Notary
@@ -148,6 +149,60 @@ async def test_what_came_over_the_link_while_the_disk_was_full_is_read_later(tmp
     reported._book._file._db.execute("PRAGMA max_page_count = 100000")
     assert (await outcomes.report(call(range(600))))["repeated"] == 600
     await outcomes.close()
+
+
+async def test_what_came_over_the_link_is_known_while_the_book_cannot_be_written(tmp_path) -> None:
+    notary = MemoryNotary()
+    outcomes = await opened(notary, tmp_path)
+    reported = outcomes._reported
+    await outcomes.report(call([5000]))
+    await reported.catch_up()
+    full(reported._book)
+    unit = outcomes._keyring.unit_ref("alice")
+    for number in [*range(5000), 5000]:
+        await notary.append(replace(outcome(number, event_id=f"e{number}"), unit_ref=unit))
+    outcomes.heard()
+    told = await outcomes.report(call(range(5001)))
+    assert (told["recorded"], told["leaves"]) == (0, [*range(1, 5001), 0])
+    with pytest.raises(Conflict):
+        await outcomes.report(call([1], value=0))
+    await outcomes.report(call([7000]))
+    await notary.append(replace(outcome(6000, event_id="e6000"), unit_ref=unit))
+    outcomes.heard()
+    assert (await outcomes.report(call([7000, 6000])))["recorded"] == 0
+    reported._book._file._db.execute("PRAGMA max_page_count = 100000")
+    await reported.catch_up()
+    assert reported.in_memory == 0
+    assert (await outcomes.report(call(range(5001))))["recorded"] == 0
+    await outcomes.close()
+
+
+async def test_what_came_over_the_link_and_cannot_be_read_is_not_passed_over(
+    tmp_path, monkeypatch
+) -> None:
+    notary, settling = MemoryNotary(), []
+
+    async def settled():
+        if settling.pop():
+            raise LogUnavailable("injected")
+
+    reported = await Reported.open(tmp_path / NAME, SECRET, notary.reader(), settled=settled)
+    receipt = await notary.append(outcome(1))
+    key, content = reported.name(outcome(1))
+    reported.heard()
+    settling += [False, False, True]
+    with pytest.raises(LogUnavailable, match="injected"):
+        await reported.find([key])
+    with monkeypatch.context() as broken:
+        broken.setattr(MemoryReader, "bundles", unreadable)
+        with pytest.raises(LogUnavailable, match="LogDamaged"):
+            await reported.find([key])
+    assert await reported.find([key]) == {key: (receipt.index, content)}
+    await reported.close()
+
+
+def unreadable(*_):
+    raise LogDamaged(Path("wal"), offset=0, expected="a segment", found="none")
 
 
 KEEPER = """
