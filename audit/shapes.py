@@ -3,7 +3,7 @@
 An entry is JSON, and a dataclass holds whatever it is given; so what another process sends may be
 canonical, have a decision's fields, and say `"seq":"one"`. Once stored it would stay for ever.
 Rule 1: pure; a field's annotation in events.py is the type, exactly: `True` is no integer. What
-lies inside of `JSON` is anything.
+lies inside of `JSON` is anything, but for the groups of a window: those are added up.
 Rule 2: numbers given to answers start where a verifier wants them to (contents.py), and a gap ends
 where a process can have got to: one of 2^52 would explain away every answer to come. No time is
 before 1970; an id is never empty.
@@ -12,13 +12,24 @@ here.
 Read next: admission.py (who refuses), reader.py (who passes over what was stored before).
 """
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from types import NoneType, UnionType
 from typing import Any, TypeAlias, get_args, get_origin
 
 from .errors import EventInvalid
-from .events import ALL, Counters, Decision, DecisionV1, Event, Gap, Outcome
+from .events import (
+    ALL,
+    Counters,
+    Decision,
+    DecisionV1,
+    Event,
+    FairnessWindow,
+    Gap,
+    Outcome,
+)
 
 __all__ = ["check_values", "flaw", "mistyped"]
 
@@ -30,7 +41,9 @@ _LEAST: dict[type[Event], dict[str, int]] = {
     Gap: {"first_seq": 1, "last_seq": 1},
     Counters: {"seq": 0},
     Outcome: {"observed_us": 0},
+    FairnessWindow: {"from_leaf": 0, "to_leaf": 1, "minimum_count": 0},
 }
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _MOST_REFUSED = 1 << 30  # more than a gateway process can keep in mind
 
 
@@ -59,6 +72,9 @@ def flaw(event: Event) -> str | None:
             return f"its {name} is below {least}"
     if isinstance(event, Gap) and not 0 <= event.last_seq - event.first_seq < _MOST_REFUSED:
         return f"its last_seq must follow its first_seq, by less than {_MOST_REFUSED} numbers"
+    for name, good, said in _WITHIN.get(type(event), ()):
+        if not good(getattr(event, name)):
+            return f"its {name} {said}"
     return None
 
 
@@ -106,4 +122,39 @@ def _checks(kind: type[Event]) -> tuple[tuple[str, _Check], ...]:
     return tuple([(name, check) for name, check in found if check is not None])
 
 
+def _is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_decimal(value: Any) -> bool:
+    """Whether it is as `canonical.decimal` writes a number, or None for want of one."""
+    if value is None:
+        return True
+    good = type(value) is str and _DECIMAL.fullmatch(value) is not None
+    return good and math.isfinite(float(value))
+
+
+_GROUP: Mapping[str, _Check] = {
+    "group": _is_text,
+    "n": _is_count,
+    "positive": _is_count,
+    "selection_rate": _is_decimal,
+    "impact_ratio": _is_decimal,
+    "verdict": _is_text,
+}
+
+
+def _are_groups(groups: list[dict[str, Any]]) -> bool:
+    return all(
+        name in group and good(group[name]) for group in groups for name, good in _GROUP.items()
+    )
+
+
 _CHECKS = {kind: _checks(kind) for kind in ALL}
+_WITHIN: dict[type[Event], tuple[tuple[str, _Check, str], ...]] = {
+    FairnessWindow: (("groups", _are_groups, "are not counts, rates and verdicts of groups"),),
+}

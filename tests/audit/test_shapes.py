@@ -7,8 +7,9 @@ from dataclasses import fields
 import pytest
 
 from audit.errors import EventInvalid
-from audit.events import ALL, Counters, Gap, Outcome, UnknownEvent
-from audit.shapes import check_values, mistyped
+from audit.events import ALL, Counters, FairnessWindow, Gap, Outcome, UnknownEvent
+from audit.fairness import Window
+from audit.shapes import check_values, flaw, mistyped
 from tests.audit.worlds import decision
 
 GOOD = {str: "a", int: 1, bool: True, type(None): None}
@@ -86,3 +87,36 @@ def test_newer_events_and_the_least_numbers_pass():
     check_values(made(Gap, first_seq=5, last_seq=5))
     check_values(made(Gap, first_seq=1, last_seq=1 << 30))
     check_values(decision(1))
+
+
+GROUP = {
+    "group": "F",
+    "n": 50,
+    "positive": 10,
+    "selection_rate": "0.2",
+    "impact_ratio": None,
+    "verdict": "insufficient_evidence",
+}
+
+
+@pytest.mark.parametrize("name", GROUP)
+def test_a_group_of_a_window_has_what_is_added_up_and_of_its_type(name):
+    assert flaw(made(FairnessWindow, groups=[GROUP])) is None
+    assert flaw(made(FairnessWindow, groups=[])) is None
+    for odd in (1.5, True, [], {}, -1, "abc", "1e3", "9" * 400):
+        if isinstance(GROUP[name], str) and name in ("group", "verdict") and type(odd) is str:
+            continue
+        assert flaw(made(FairnessWindow, groups=[GROUP, GROUP | {name: odd}])) is not None
+    without = {key: value for key, value in GROUP.items() if key != name}
+    with pytest.raises(EventInvalid, match="its groups are not"):
+        check_values(made(FairnessWindow, groups=[GROUP, without]))
+
+
+def test_windows_as_they_are_counted_pass():
+    window = Window("income", ">50K", minimum_count=1)
+    for leaf, (sex, label) in enumerate([("F", ">50K"), ("F", "<=50K"), ("M", ">50K"), ("M", "")]):
+        groups = [({"sex": sex, "race": "Black"}, label, 3)]
+        window.add(arm=None, version="1", groups=groups, leaf=leaf, time_us=1)
+    for fields_of in window.records():
+        assert flaw(FairnessWindow(id="a", time_us=1, **fields_of)) is None
+    assert flaw(made(FairnessWindow, groups=[GROUP], to_leaf=0)) == "its to_leaf is below 1"
