@@ -3,7 +3,8 @@
 An entry is JSON, and a dataclass holds whatever it is given; so what another process sends may be
 canonical, have a decision's fields, and say `"seq":"one"`. Once stored it would stay for ever.
 Rule 1: pure; a field's annotation in events.py is the type, exactly: `True` is no integer. What
-lies inside of `JSON` is anything, but for the groups of a window: those are added up.
+lies inside of `JSON` is anything, but for the groups of a window: those are added up. Numbers that
+a report computes with are decimals.
 Rule 2: numbers given to answers start where a verifier wants them to (contents.py), and a gap ends
 where a process can have got to: one of 2^52 would explain away every answer to come. No time is
 before 1970; an id is never empty.
@@ -26,6 +27,7 @@ from .events import (
     Decision,
     DecisionV1,
     Event,
+    ExplanationRecord,
     FairnessWindow,
     Gap,
     Outcome,
@@ -157,4 +159,7 @@ def _are_groups(groups: list[dict[str, Any]]) -> bool:
 _CHECKS = {kind: _checks(kind) for kind in ALL}
 _WITHIN: dict[type[Event], tuple[tuple[str, _Check, str], ...]] = {
     FairnessWindow: (("groups", _are_groups, "are not counts, rates and verdicts of groups"),),
+    ExplanationRecord: tuple(
+        [(name, _is_decimal, "is no number") for name in ("fit_r2", "local_error", "stability")]
+    ),
 }

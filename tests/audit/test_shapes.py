@@ -6,8 +6,17 @@ from dataclasses import fields
 
 import pytest
 
+from audit.canonical import decimal
 from audit.errors import EventInvalid
-from audit.events import ALL, Counters, FairnessWindow, Gap, Outcome, UnknownEvent
+from audit.events import (
+    ALL,
+    Counters,
+    ExplanationRecord,
+    FairnessWindow,
+    Gap,
+    Outcome,
+    UnknownEvent,
+)
 from audit.fairness import Window
 from audit.shapes import check_values, flaw, mistyped
 from tests.audit.worlds import decision
@@ -120,3 +129,13 @@ def test_windows_as_they_are_counted_pass():
     for fields_of in window.records():
         assert flaw(FairnessWindow(id="a", time_us=1, **fields_of)) is None
     assert flaw(made(FairnessWindow, groups=[GROUP], to_leaf=0)) == "its to_leaf is below 1"
+
+
+@pytest.mark.parametrize("name", ["fit_r2", "local_error", "stability"])
+def test_what_an_explanation_measured_are_numbers(name):
+    numbers = dict.fromkeys(["fit_r2", "local_error"], "0.5") | {"stability": None}
+    for good in ("0", "-12.25", "1", decimal(1e-9), decimal(-0.0), decimal(1.5e22)):
+        assert flaw(made(ExplanationRecord, **numbers | {name: good})) is None
+    for odd in ("abc", "", "nan", "inf", "1e3", "1_0", " 1", "1\n", "٣", "9" * 400):
+        with pytest.raises(EventInvalid, match=f"its {name} is no number"):
+            check_values(made(ExplanationRecord, **numbers | {name: odd}))
