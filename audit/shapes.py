@@ -7,9 +7,10 @@ lies inside of `JSON` is anything, but for the groups of a window: those are add
 a report computes with are decimals.
 Rule 2: numbers given to answers start where a verifier wants them to (contents.py), and a gap ends
 where a process can have got to: one of 2^52 would explain away every answer to come. No time is
-before 1970; an id is never empty.
-Rule 3: an event of a newer version is left alone but for id and time: its fields are not known
-here.
+before 1970; an id is never empty. An instance and a type are ASCII: they become keys in the report
+of a pack, and not every text can be one (canonical.py).
+Rule 3: an event of a newer version is left alone but for type, id and time: its fields are not
+known here.
 Read next: admission.py (who refuses), reader.py (who passes over what was stored before).
 """
 
@@ -31,6 +32,7 @@ from .events import (
     FairnessWindow,
     Gap,
     Outcome,
+    UnknownEvent,
 )
 
 __all__ = ["check_values", "flaw", "mistyped"]
@@ -69,6 +71,8 @@ def flaw(event: Event) -> str | None:
         return "its id is empty"
     if event.time_us < 0:
         return "its time_us is below 0: it counts from 1970"
+    if isinstance(event, UnknownEvent) and not str(event.body.get("type")).isascii():
+        return "its type is not in ASCII"
     for name, least in _LEAST.get(type(event), {}).items():
         if getattr(event, name) < least:
             return f"its {name} is below {least}"
@@ -140,6 +144,10 @@ def _is_decimal(value: Any) -> bool:
     return good and math.isfinite(float(value))
 
 
+def _is_ascii(value: str) -> bool:
+    return value.isascii()
+
+
 _GROUP: Mapping[str, _Check] = {
     "group": _is_text,
     "n": _is_count,
@@ -157,7 +165,12 @@ def _are_groups(groups: list[dict[str, Any]]) -> bool:
 
 
 _CHECKS = {kind: _checks(kind) for kind in ALL}
+_INSTANCE: tuple[str, _Check, str] = ("instance", _is_ascii, "is not in ASCII")
 _WITHIN: dict[type[Event], tuple[tuple[str, _Check, str], ...]] = {
+    Decision: (_INSTANCE,),
+    DecisionV1: (_INSTANCE,),
+    Gap: (_INSTANCE,),
+    Counters: (_INSTANCE,),
     FairnessWindow: (("groups", _are_groups, "are not counts, rates and verdicts of groups"),),
     ExplanationRecord: tuple(
         [(name, _is_decimal, "is no number") for name in ("fit_r2", "local_error", "stability")]

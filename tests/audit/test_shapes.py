@@ -2,7 +2,7 @@
 
 import types
 import typing
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -88,6 +88,25 @@ def test_a_refusal_names_the_field_and_not_what_it_holds(event, said):
     with pytest.raises(EventInvalid, match=said) as caught:
         check_values(event)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        decision(1, instance="0000000a"),
+        made(Gap),
+        made(Counters),
+        UnknownEvent(id="a", time_us=1, body={"type": "of tomorrow"}),
+    ],
+)
+def test_instances_and_types_are_ascii(event):
+    assert flaw(event) is None
+    for odd in ("\U0001f600", "ä", "\uffff"):
+        if isinstance(event, UnknownEvent):
+            event.body["type"] = odd
+            assert flaw(event) == "its type is not in ASCII"
+        else:
+            assert flaw(replace(event, instance=odd)) == "its instance is not in ASCII"
 
 
 def test_newer_events_and_the_least_numbers_pass():
