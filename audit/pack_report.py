@@ -3,7 +3,9 @@
 Rule: pure; every figure follows from the entries of the leaves [first_leaf, end_leaf) and the range
 asked for, and the reviewer's verifier counts again and compares byte by byte. A number is missing
 when it lies between two numbers of its instance that are here, and neither a decision nor a gap
-accounts for it.
+accounts for it. A decision or a gap without the fields for that (of a schema to come, say) is among
+the records and accounts for nothing; the verifier counts the same, and names it.
+An instance or a type that cannot be a key of canonical JSON is refused with its leaf.
 Read next: pack.py.
 """
 
@@ -12,8 +14,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .canonical import JSON
+from .errors import DecodeError
 
 REPORT_FORMAT = "weighbridge-evidence-report/1"
+_MAX_KEY_CHARACTER = "\uffff"  # canonical.py refuses others
+# What the verifier wants of them, too.
+_DECISION = {"instance": str, "seq": int, "model": str, "version": str}
+_GAP = {"instance": str, "first_seq": int, "last_seq": int}
 
 
 class Span(NamedTuple):
@@ -65,18 +72,24 @@ class PackReport:
         self.instances: dict[str, Instance] = {}
 
     def add(self, leaf: int, event: Mapping[str, Any]) -> None:
-        """Count one entry."""
-        kind = str(event["type"])
-        if self._range[0] <= event["time_us"] < self._range[1]:
+        """Count one entry.
+
+        Raises:
+            DecodeError: it cannot be counted by its type or instance; names the leaf.
+        """
+        kind = _key(leaf, event, "type")
+        inside = self._range[0] <= event["time_us"] < self._range[1]
+        if inside:
             self._records[kind] += 1
-            if kind == "decision":
-                arm = event.get("arm_served") or ""
-                self._decisions[event["model"], event["version"], arm] += 1
         else:
             self._outside += 1
         numbers = numbers_of(event)
         if numbers is not None:
+            _key(leaf, event, "instance")
             self._number(leaf, event, *numbers)
+            if inside and kind == "decision":
+                arm = str(event.get("arm_served") or "")
+                self._decisions[event["model"], event["version"], arm] += 1
         if kind == "erasure":
             self._erasures.append({"leaf": leaf, "unit_ref": event.get("unit_ref")})
 
@@ -121,11 +134,29 @@ class PackReport:
 
 def numbers_of(event: Mapping[str, Any]) -> tuple[str, Span] | None:
     """Which numbers of which instance an event accounts for; None if it accounts for none."""
-    if event["type"] == "decision":
-        return event["instance"], Span(event["seq"], event["seq"])
-    if event["type"] == "gap":
-        return event["instance"], Span(event["first_seq"], event["last_seq"])
-    return None
+    kind = event.get("type")
+    if kind == "decision" and _has(event, _DECISION):
+        span = Span(event["seq"], event["seq"])
+    elif kind == "gap" and _has(event, _GAP):
+        span = Span(event["first_seq"], event["last_seq"])
+    else:
+        return None
+    return (event["instance"], span) if 1 <= span.first <= span.last else None
+
+
+def _has(event: Mapping[str, Any], fields: Mapping[str, type]) -> bool:
+    return all(type(event.get(name)) is kind for name, kind in fields.items())
+
+
+def _key(leaf: int, event: Mapping[str, Any], name: str) -> str:
+    """A value that the report has as a key."""
+    value = event.get(name)
+    if not isinstance(value, str) or max(value, default="") > _MAX_KEY_CHARACTER:
+        raise DecodeError(
+            f"could not export: leaf {leaf} cannot be counted, as its {name} is no text or goes "
+            "above U+FFFF"
+        )
+    return value
 
 
 def explains(event: Mapping[str, Any], holes: Mapping[str, Iterable[Span]]) -> bool:

@@ -28,6 +28,7 @@ from audit.record import (
     encode,
     new_id,
 )
+from audit.shapes import flaw
 from experiments.srm import ALPHA, CONCENTRATION
 
 __all__ = ["FAIRNESS", "MISMATCH", "Alarms"]
@@ -114,7 +115,12 @@ class Alarms:
         self._splits = {version: _Split.restore(one) for version, one in state["splits"].items()}
 
     def resume(self, event: Alert | FairnessWindow) -> None:
-        """Take note of what the log already holds, in order; before any `take`."""
+        """Take note of what the log already holds, in order; before any `take`.
+
+        What is malformed is passed over: it was stored before that was looked at.
+        """
+        if flaw(event) is not None:
+            return
         if isinstance(event, FairnessWindow):
             for group in event.groups:
                 if group["verdict"] == "ok":

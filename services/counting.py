@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from audit.fairness import SMALLEST, Window
 from audit.record import Decision, FairnessWindow, new_id
 from audit.seals import Seals
+from audit.shapes import flaw
 
 __all__ = ["Counting"]
 
@@ -53,7 +54,12 @@ class Counting:
         return min((leaf for leaf in found if leaf is not None), default=None)
 
     def resume(self, window: FairnessWindow) -> None:
-        """Take note of a window that the log already holds; before any `take`."""
+        """Take note of a window that the log already holds; before any `take`.
+
+        One that is malformed is passed over: it was stored before that was looked at.
+        """
+        if flaw(window) is not None:
+            return
         before = self._counted.get(window.model, 0)
         self._counted[window.model] = max(before, window.to_leaf)
 

@@ -38,6 +38,7 @@ class LogState:
     checkpoint: str  # the signed note
     signed_leaves: int | None
     leaves_read: int
+    malformed: tuple[int, ...]  # leaves that were passed over
     first_leaf: int | None  # of the period
     last_leaf: int | None
     instances: tuple[Instance, ...]

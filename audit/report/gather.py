@@ -1,7 +1,9 @@
 """One pass over the log: everything the report needs, sorted by kind.
 
 Rule: entries come in log order, all of them up to the checkpoint. Numbering, models and
-experiments are read from the start of the log; counts are of the period alone.
+experiments are read from the start of the log; counts are of the period alone. A record that holds
+what it cannot (shapes.py) was once taken over the link: it is passed over and counted as malformed,
+but its number is accounted for where it has one, as `audit verify` does it.
 """
 
 from collections import Counter
@@ -28,6 +30,7 @@ from ..events import (
     Pruned,
 )
 from ..record import original
+from ..shapes import flaw
 from .data import Period
 
 Entries: TypeAlias = Iterable[tuple[int, Event]]
@@ -62,6 +65,7 @@ class Gathered:
 
     period: Period
     leaves: int = 0
+    malformed: list[int] = field(default_factory=list)  # leaves that were passed over
     first_leaf: int | None = None
     last_leaf: int | None = None
     decisions: list[tuple[int, Decision]] = field(default_factory=list)  # of the period
@@ -85,6 +89,11 @@ class Gathered:
         """Take in one leaf."""
         event = original(event)  # one that was carried over when the log was pruned
         self.leaves = max(self.leaves, leaf + 1)
+        if flaw(event) is not None:
+            self.malformed.append(leaf)
+            if _is_numbered(event):
+                self._number(event)
+            return
         self._number(event)
         if event.time_us >= self.period.until_us and not isinstance(
             event, ExplanationRecord | ExplanationSkipped
@@ -111,7 +120,6 @@ class Gathered:
         elif isinstance(event, Gap):
             self.refused[event.instance] += event.last_seq - event.first_seq + 1
             self.completeness.gap(event.instance, event.first_seq, event.last_seq)
-
         elif isinstance(event, Pruned):
             for said in event.numbers:
                 ahead = cast("list[list[int]]", said["ahead"])
@@ -161,6 +169,17 @@ class Gathered:
                 event.observed_us,
             )
         )
+
+
+def _is_numbered(event: Event) -> bool:
+    """Whether a malformed record still says well whose number it accounts for."""
+    if isinstance(event, Decision):
+        numbers = [event.seq]
+    elif isinstance(event, Gap):
+        numbers = [event.first_seq, event.last_seq]
+    else:
+        return False
+    return type(event.instance) is str and all(type(n) is int and n >= 1 for n in numbers)
 
 
 def gather(entries: Entries, period: Period) -> Gathered:

@@ -53,6 +53,7 @@ def log_state(
         checkpoint=checkpoint,
         signed_leaves=size,
         leaves_read=found.leaves,
+        malformed=tuple(found.malformed),
         first_leaf=found.first_leaf,
         last_leaf=found.last_leaf,
         instances=instances,

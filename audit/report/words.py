@@ -22,8 +22,8 @@ VERDICTS = {
 
 def summary(data: ReportData) -> ReportData:
     """The report with its summary written."""
-    sentences = (_traffic(data), _log(data), _trials(data), _fair(data), _explained(data))
-    return replace(data, summary=tuple(s for s in sentences if s))
+    parts = (_traffic, _log, _malformed, _trials, _fair, _explained)
+    return replace(data, summary=tuple(s for part in parts if (s := part(data))))
 
 
 def _traffic(data: ReportData) -> str:
@@ -57,6 +57,16 @@ def _log(data: ReportData) -> str:
     if log.verified == "yes":
         return text + " The whole log verifies against its signed checkpoint."
     return text + " This report did not verify the signatures; the command below does."
+
+
+def _malformed(data: ReportData) -> str:
+    leaves = data.log.malformed
+    if not leaves:
+        return ""
+    return (
+        f"{count(len(leaves), 'malformed record')} {'was' if len(leaves) == 1 else 'were'} passed "
+        f"over; the first is leaf {leaves[0]}."
+    )
 
 
 def _trials(data: ReportData) -> str:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from audit.findings import Findings, Problem
-from audit.record import Decision, Gap
+from audit.record import Decision, ExplanationRecord, Gap
 from tests.audit_report.builder import DAY_US, START_US, add_window, make_log, make_report
 
 
@@ -129,6 +129,40 @@ def test_without_the_sealed_part_recorded_windows_are_added_up():
     assert [(g.group, g.n, g.positive) for g in table.groups] == [("F", 100, 20), ("M", 120, 60)]
     assert table.groups[0].impact_ratio == pytest.approx(0.4)
     assert table.groups[0].verdict == "below_four_fifths"
+
+
+def test_a_malformed_window_is_passed_over_and_said():
+    log = make_log(scale=0.05)
+    add_window(log, groups=[{}])
+    add_window(log)
+    found = make_report(log, sealed=None)
+    assert found.log.malformed == (len(log.events) - 2,)
+    said = f"1 malformed record was passed over; the first is leaf {len(log.events) - 2}."
+    assert said in found.summary
+    assert [t.groups[0].n for t in found.fairness if t.model == "income"] == [50]
+
+
+@pytest.mark.parametrize("name", ["fit_r2", "local_error"])
+def test_an_explanation_of_no_numbers_is_passed_over(log, name):
+    events = list(log.events)
+    leaf = next(i for i, e in enumerate(events) if isinstance(e, ExplanationRecord))
+    events[leaf] = replace(events[leaf], **{name: "abc"})
+    found, whole = make_report(Copy(log, events)), make_report(log)
+    assert found.log.malformed == (leaf,)
+    assert sum(r.pending for r in found.explanations) == 1 + sum(
+        r.pending for r in whole.explanations
+    )
+
+
+def test_a_malformed_decision_is_passed_over_but_its_number_is_accounted_for(log):
+    events = list(log.events)
+    leaf = next(i for i, e in enumerate(events) if isinstance(e, Decision) and e.seq == 10)
+    events[leaf] = replace(events[leaf], latency_us={"total": "long"})
+    found = make_report(Copy(log, events))
+    assert found.log.complete
+    assert found.log.malformed == (leaf,)
+    events[leaf] = replace(events[leaf], seq="ten")
+    assert not make_report(Copy(log, events)).log.complete
 
 
 def test_what_cannot_be_opened_is_counted_not_guessed(log):

@@ -1,6 +1,7 @@
 """Alarms: a split that is not as promised, a group below four fifths; each said once."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -110,3 +111,11 @@ def test_a_group_below_four_fifths_is_said_when_it_begins_and_when_it_begins_aga
     assert again.window(window(7, Female=below), START_US) == []
     again.resume(window(8, Female="ok"))
     assert len(again.window(window(9, Female=below), START_US)) == 1
+
+
+def test_a_malformed_window_that_was_stored_is_passed_over_at_a_start():
+    alarms = Alarms()
+    alarms.resume(alarms.window(window(1, Female="below_four_fifths"), START_US)[0])
+    for group in ({}, {"verdict": "ok"}, {"group": "Female", "verdict": "ok"}):
+        alarms.resume(replace(window(2), groups=[group]))
+    assert alarms.window(window(3, Female="below_four_fifths"), START_US) == []

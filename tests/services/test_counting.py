@@ -1,5 +1,6 @@
 """Fairness windows: each decision is counted once, also over a restart."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,14 @@ def test_an_erased_decision_is_passed_over_and_the_others_are_counted(seals) -> 
     for leaf, event in enumerate((erased, kept, later, later)):
         count.take(leaf, event, 0)
     assert total(count.due(0, final=True)) == 2
+
+
+def test_a_malformed_window_that_was_stored_covers_nothing(seals) -> None:
+    first = counting(seals)
+    first.take(0, decision(seals, "Female", ">50K"), 0)
+    (window, *_) = first.due(0, final=True)
+    again = counting(seals)
+    again.resume(replace(window, groups=[{}]))
+    assert again.counted() == {}
+    again.resume(window)
+    assert again.counted() == {window.model: 1}
