@@ -12,7 +12,6 @@ admin.py (all that predicts nothing).
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -185,7 +184,6 @@ class HttpDoor:
                 header(headers, "traceparent"), header(headers, "tracestate")
             ),
             request_id=request_id or random_bytes(16).hex(),
-            started_ns=time.time_ns(),
         )
 
 
