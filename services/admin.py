@@ -15,6 +15,7 @@ from runners.errors import ModelNotFound
 from runners.fleet import Fleet, Slot
 from runners.tensor import Signature, TensorSpec
 
+from .bodylimits import check_values
 from .codec import parse_json
 from .erasures import Erasures
 from .faults import NotFound, Unsupported
@@ -149,7 +150,7 @@ class Admin:
                 ready = any(self.slot(name, v).state == "READY" for v in self.fleet.versions(name))
                 return Answer(200, {"name": self.known(name), "ready": ready})
             case ("POST", "outcomes"):
-                return Answer(200, await self.outcomes.report(parse_json(body)))
+                return Answer(200, await self.outcomes.report(parse_json(check_values(body))))
             case ("POST", "audit", *rest) if self.erasures is not None:
                 return Answer(200, await self.erasures.answer(rest, parse_json(body)))
             case ("POST", "overrides") if self.overrides is not None:

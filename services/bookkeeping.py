@@ -1,7 +1,9 @@
 """What is counted and traced of an answer, after it has left.
 
-Rule: nobody waits for it. Answers are noted as they are given, and entered together in the loop's
+Rule 1: nobody waits for it. Answers are noted as they are given, and entered together in the loop's
 next turn, when their replies are with the system; `settle` enters what is left.
+Rule 2: durations are counted by the monotonic clock; a span's moments are the wall clock's when the
+request came, and so much later.
 Boundary: counters and spans; a decision's record is recorder.py's, and was made before the reply.
 Read next: metrics.py, statistics.py, telemetry.py.
 """
@@ -27,7 +29,7 @@ __all__ = ["Answered", "Books"]
 
 
 class Answered(NamedTuple):
-    """One recorded answer; times are Unix nanoseconds.
+    """One recorded answer; times are nanoseconds of the monotonic clock.
 
     Attributes:
         taken: the answer.
@@ -62,7 +64,7 @@ class Books:
         """Note an answer that is about to leave."""
         if not self._answered:
             asyncio.get_running_loop().call_soon(self.settle)
-        self._answered.append((answered, time.time_ns()))
+        self._answered.append((answered, time.monotonic_ns()))
 
     def settle(self) -> None:
         """Enter what was noted."""
@@ -81,6 +83,7 @@ class Books:
             answered.asked_ns,
             taken.inferred_ns,
             answered.recorded_ns,
+            request.unix(answered.recorded_ns),
         )
         self._metrics.decided(
             model=request.model,
@@ -91,7 +94,7 @@ class Books:
         )
         if span is not None:
             _tell(span, answered)
-            span.end_ns = left_ns
+            span.end_ns = request.unix(left_ns)
             self._telemetry.finish(request.trace, span)
 
     def refused(self, request: Request, span: Span | None, error: Exception, status: int) -> None:
@@ -99,7 +102,7 @@ class Books:
         self._metrics.refused(status=status, origin=request.origin)
         if request.chosen:
             key = request.model, request.chosen
-            self.statistics.failed(key, request.started_ns, time.time_ns())
+            self.statistics.failed(key, request.started_ns, time.monotonic_ns())
         if span is not None:
             span.error = type(error).__name__ if status >= 500 else ""
             span.attributes["error.type"] = type(error).__name__
@@ -107,14 +110,15 @@ class Books:
 
     def left(self, request: Request, span: Span) -> None:
         """Enter the end of a request that got no answer, or whose caller went away."""
-        span.end()
+        span.end_ns = request.unix(time.monotonic_ns())
         self._telemetry.finish(request.trace, span)
 
 
 def _tell(span: Span, answered: Answered) -> None:
     """Put into a span what happened after the route was chosen."""
     taken, record = answered.taken, answered.record
-    asked, inferred, recorded = answered.asked_ns, taken.inferred_ns, answered.recorded_ns
+    moments = answered.asked_ns, taken.inferred_ns, answered.recorded_ns
+    asked, inferred, recorded = map(taken.request.unix, moments)
     rows, leaf = {"weighbridge.rows": taken.rows}, {"weighbridge.leaf": answered.receipt.index}
     span.marks.append(Mark("infer", asked, inferred, rows, answered.infer_id))
     span.marks.append(Mark("append", inferred, recorded, leaf))

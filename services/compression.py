@@ -33,26 +33,26 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     wbits = _WBITS.get(coding)
     if wbits is None:
         raise BadRequest("Content-Encoding must be gzip, deflate or identity")
-    found, rest = _member(body, wbits, limit)
+    found, rest = _member(body, wbits, limit, limit)
     if rest and coding == "deflate":
         raise BadRequest("the compressed body has bytes behind it")
     for _ in range(_MAX_MEMBERS - 1):
         if not rest:
             return found
-        member, rest = _member(rest, wbits, limit - len(found))
+        member, rest = _member(rest, wbits, limit - len(found), limit)
         found += member
     raise BadRequest(f"the compressed body has more than {_MAX_MEMBERS} members")
 
 
-def _member(body: bytes, wbits: int, room: int) -> tuple[bytes, bytes]:
-    """One member of at most `room` bytes, and what stands behind it."""
+def _member(body: bytes, wbits: int, room: int, limit: int) -> tuple[bytes, bytes]:
+    """One member of at most `room` bytes of `limit`, and what stands behind it."""
     stream = zlib.decompressobj(wbits)
     try:
         found = stream.decompress(body, room + 1)
     except zlib.error as exc:
         raise BadRequest("the body does not decompress as its Content-Encoding says") from exc
     if len(found) > room:
-        raise TooLarge("the decompressed body is larger than this server takes")
+        raise TooLarge(f"the decompressed body is larger than {limit} bytes")
     if not stream.eof:
         raise BadRequest("the compressed body is cut short")
     return found, stream.unused_data

@@ -5,6 +5,8 @@ Rule 1: an answer leaves only after its record was acknowledged; a record that c
 means an error, never an unrecorded answer.
 Rule 2: nothing of one request is reachable from another: every value lives in its own `Request`.
 Rule 3: sequence numbers of records have no silent holes; those of refused appends become a `gap`.
+Rule 4: what is measured is measured by the monotonic clock; the wall clock, which an operator may
+set back, only says when a request came.
 Read next: decision.py (what is recorded), http.py and rpc.py (who calls this).
 """
 
@@ -42,7 +44,12 @@ Origin = Literal["http", "grpc", "native", "v1"]
 
 @dataclass(slots=True)
 class Request:
-    """One inference call in protocol-free terms."""
+    """One inference call in protocol-free terms.
+
+    Attributes:
+        started_ns: when it came, by the monotonic clock, which all its durations are taken from.
+        unix_ns: the same moment by the wall clock.
+    """
 
     model: str
     version: str | None
@@ -58,7 +65,12 @@ class Request:
     deadline: float | None = None
     on_demand: bool = False
     chosen: str = ""
-    started_ns: int = field(default_factory=time.time_ns)
+    started_ns: int = field(default_factory=time.monotonic_ns)
+    unix_ns: int = field(default_factory=time.time_ns)
+
+    def unix(self, moment_ns: int) -> int:
+        """A moment of the monotonic clock in Unix nanoseconds; never before the request came."""
+        return self.unix_ns + moment_ns - self.started_ns
 
 
 class Reply(NamedTuple):
@@ -134,7 +146,7 @@ class DataPlane:
         """
         span = None
         if request.trace.sampled:
-            span = Span(f"infer {request.model[:64]}", SpanKind.SERVER, request.started_ns)
+            span = Span(f"infer {request.model[:64]}", SpanKind.SERVER, request.unix_ns)
         if not self.running:
             self._awake.asked()
         self.running += 1
@@ -165,19 +177,20 @@ class DataPlane:
         specs = _selected(slot, request.outputs)
         batch = {name: tensor.data for name, tensor in request.inputs.items()}
         deadline = request.deadline or time.monotonic() + self._timeout_s
-        began = time.time_ns()
+        began = time.monotonic_ns()
         if slot.served is None:
             raise ModelNotReady(f"model '{request.model}' is not ready")
         infer_id = secrets.randbits(64) if span is not None else 0
         if not isinstance(slot.served, Batcher):  # elsewhere, where the trace goes on
             current_traceparent.set(request.trace.child(infer_id))
         answer = await slot.served.infer(batch, rows, deadline=deadline)
-        inferred = time.time_ns()
+        inferred = time.monotonic_ns()
         taken = Taken(request, choice, slot, batch, answer, rows, inferred)
         if rows >= LARGE_ROWS:
             taken = replace(taken, prepared=await aside(prepare, taken))
         event, receipt = await self.recorder.record(taken)
-        self.books.answered(Answered(taken, event, receipt, began, time.time_ns(), span, infer_id))
+        recorded = time.monotonic_ns()
+        self.books.answered(Answered(taken, event, receipt, began, recorded, span, infer_id))
         return Reply(
             model=request.model,
             version=choice.version,
@@ -203,7 +216,7 @@ class DataPlane:
             raise Forbidden("x-weighbridge-arm is not allowed here; the operator can allow it")
         if request.version is not None:
             self.fleet.slot(request.model, request.version)
-        began = time.time_ns()
+        began = 0 if span is None else time.monotonic_ns()
         choice = self.router.choose(
             request.model,
             version=request.version,
@@ -212,9 +225,9 @@ class DataPlane:
             newest=newest_ready(self.fleet, request.model, held),
         )
         if span is not None:
-            span.marks.append(
-                Mark("route", began, time.time_ns(), {"weighbridge.reason": choice.reason})
-            )
+            routed = request.unix(time.monotonic_ns())
+            reason = {"weighbridge.reason": choice.reason}
+            span.marks.append(Mark("route", request.unix(began), routed, reason))
             span.attributes |= {
                 "weighbridge.model": request.model,
                 "weighbridge.model.version": choice.version,

@@ -5,14 +5,13 @@ Rule 1: an error is always `{"error": text}` as `application/json`, never compre
 exception's text; an inner bug is a 500 and the connection goes on.
 Rule 2: only `infer` replies are ever compressed.
 Rule 3: a client that goes away cancels its work; its record, if it came to one, stands.
-Read next: connection.py (the client's end), codec.py and v1.py (bodies), claims.py (our headers),
-admin.py (all that predicts nothing).
+Read next: connection.py (the client's end), bodylimits.py (how much of it is read), codec.py and
+v1.py (bodies), claims.py (our headers), admin.py (all that predicts nothing).
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ import orjson
 from audit.entropy import random_bytes
 
 from .admin import Admin
+from .bodylimits import limit_of
 from .claims import take_claims
 from .codec import decode, encode
 from .compression import deflate, inflate
@@ -101,9 +101,10 @@ class HttpDoor:
         body = b""
         if method == "POST":
             headers = read_headers(scope["headers"])
-            body = await read_body(receive, self.max_body_bytes)
+            limit = limit_of(parts, self.max_body_bytes)
+            body = await read_body(receive, limit)
             if encoding := header(headers, "content-encoding"):
-                body = inflate(body, encoding, self.max_body_bytes)
+                body = inflate(body, encoding, limit)
             if parts[:2] == ["v2", "models"] and parts[-1] == "infer":
                 return await while_connected(self._infer(parts, headers, body), receive)
             if parts[:2] == ["v1", "models"] and ":" in parts[-1]:
@@ -185,7 +186,6 @@ class HttpDoor:
                 header(headers, "traceparent"), header(headers, "tracestate")
             ),
             request_id=request_id or random_bytes(16).hex(),
-            started_ns=time.time_ns(),
         )
 
 

@@ -153,7 +153,6 @@ class Servicer:
             ),
             outputs=tuple(output.name for output in message_in.outputs) or None,
             request_id=checked_id(message_in.id) or random_bytes(16).hex(),
-            started_ns=time.time_ns(),
         )
         take_claims(request, metadata.get, read_parameters(message_in.parameters))
         large = message_in.ByteSize() >= LARGE_BYTES

@@ -91,6 +91,7 @@ class Statistics:
         asked_ns: int,
         inferred_ns: int,
         recorded_ns: int,
+        unix_ns: int,
     ) -> None:
         """Count one recorded answer.
 
@@ -98,17 +99,18 @@ class Statistics:
             key: name and version, both held.
             rows: the request's rows.
             answer: says how long it queued and ran, and in which batch.
-            began_ns: Unix time at which the request came.
+            began_ns: when the request came; like the next three by the monotonic clock.
             asked_ns: when its model was asked.
             inferred_ns: when the model had answered.
             recorded_ns: when the record was acknowledged.
+            unix_ns: the same moment as Unix time.
         """
         found = self._held.get(key)
         if found is None:
             found = self._held[key] = Counters()
         found.answered += 1
         found.rows += rows
-        found.last_ns = recorded_ns
+        found.last_ns = unix_ns
         found.total_s += (recorded_ns - began_ns) / _NS
         found.input_s += (asked_ns - began_ns) / _NS
         found.output_s += (recorded_ns - inferred_ns) / _NS
