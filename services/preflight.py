@@ -2,8 +2,9 @@
 
 Rule: BentoML restarts a worker that dies, which is right at three in the morning and wrong for a
 taken port; so the process that starts the workers first tries what they will need: the keys, the
-log (opening it is recovering it), the devices and the gRPC port. Nothing is kept open. What must
-not start at all (an open door to the world, a TLS key for all to read) is found here, too.
+log (opening it is recovering it) and its seals, the devices and the gRPC port. Nothing is kept
+open. What must not start at all (an open door to the world, a TLS key for all to read) is found
+here, too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from audit.errors import AuditError
 from audit.log import Log
 from audit.recovery import Cut
+from audit.seals import Seals
 from runners.errors import RunnerError
 
 from .access.checks import check_access
@@ -62,10 +64,22 @@ def check(settings: Settings) -> None:
 
 
 def _check_log(settings: Settings) -> Cut | None:
-    """Open the log, which is recovering it, and close it; what was cut off its end."""
+    """Open the log, which is recovering it, and close it; what was cut off its end.
+
+    The keys of sealed parts are made, too, where there are none: on a disk that is full it is they,
+    the largest files of a new log, that find no room.
+    """
     keyring = load_or_create_keyring(settings)
     log = Log.open(settings.log_dir, keyring, origin=settings.origin)
-    log.close()
+    try:
+        Seals(settings.log_dir, keyring, create=True)
+    except OSError as exc:
+        why = exc.strerror or type(exc).__name__
+        raise OSError(
+            f"could not make the keys of sealed parts in {settings.log_dir}: {why}"
+        ) from exc
+    finally:
+        log.close()
     return log.recovered.cut
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Any, cast
 
 from audit.canonical import JSON
 from audit.record import AssignmentConfig, Epoch, ModelRegistered, new_id, now_us
@@ -190,7 +190,7 @@ class House:
             self.ledger.outcomes,
             ready=lambda: self.ready,
             statistics=self.plane.books.statistics,
-            witnesses=self.ledger.summary,
+            witnesses=self.log_state,
         )
         self.admin.erasures = Erasures(self.ledger.subjects, self.ledger.keyring)
         self.admin.overrides = Overrides(self.ledger.reviews)
@@ -222,6 +222,17 @@ class House:
         )
         self._stack.push_async_callback(self._drain)
         await self.grpc.start()
+
+    def log_state(self) -> dict[str, Any]:
+        """What readiness says of the log: its witnesses, and whether it takes no records.
+
+        `ready` is not turned by it: a refusal ends with the next record that is stored, and a
+        gateway that nobody asks records nothing. What the disk said is for our log alone.
+        """
+        found, ledger = self.ledger.summary(), self.ledger
+        if isinstance(ledger, LocalLedger) and ledger.notary.failure is not None:
+            found["log"] = "unavailable"
+        return found
 
     async def give_notice(self) -> None:
         """Say that this gateway is leaving, and go on answering for `notice_s`."""
