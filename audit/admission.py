@@ -3,7 +3,8 @@
 Rule 1: a decision is told by its form (grammar.py); all else is parsed, must have its fields' types
 and ranges (shapes.py), and be its own canonical bytes.
 Rule 2: records that a deed stands behind (erasures, holds, rotations, prunings) come from the
-notary and are refused.
+notary and are refused. So is a known type of an unknown schema: nobody here could count such a
+decision. An unknown type is stored, and left to newer readers.
 Rule 3: a record has at most `MOST_PAYLOADS` payloads, whose names are short words: they are kept in
 clear beside the log, and each is looked for by its name.
 Boundary: pure. A refusal names what is wrong, and repeats nothing that a client might hide there.
@@ -20,7 +21,7 @@ from .errors import AuditError, EntryTooLarge, EventInvalid
 from .events import Carried, Erasure, Event, KeyRotation, LegalHold, Pruned, UnknownEvent
 from .grammar import decision_id
 from .receipts import Durability
-from .record import MAX_ENTRY_BYTES, decode, encode, subject_of
+from .record import EVENT_TYPES, MAX_ENTRY_BYTES, decode, encode, subject_of
 from .shapes import check_values
 from .wire import AppendRequest, parse_append
 
@@ -95,6 +96,11 @@ def _checked_event(data: bytes) -> Event:
     if not (encode(event) == data if known else is_canonical(data)):
         kind = event.type or "record"
         raise EventInvalid(f"could not store {event.id}: not the canonical bytes of a {kind}")
+    if isinstance(event, UnknownEvent) and event.body["type"] in EVENT_TYPES:
+        raise EventInvalid(
+            f"could not store {event.id}: its schema of a {event.body['type']} is unknown here; "
+            "update the notary first"
+        )
     if isinstance(event, _OWN):
         raise EventInvalid(f"could not store {event.id}: only the notary writes a {event.type}")
     return event

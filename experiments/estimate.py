@@ -2,7 +2,8 @@
 
 Rule: never pools epochs; the verdict rests on the anytime-valid interval alone. The
 fixed-horizon interval stands beside it for readers who know it, and is not for stopping.
-A sample ratio mismatch voids the comparison. Too little data is an answer of its own.
+A sample ratio mismatch voids the comparison. Too little data is an answer of its own. A definition
+that does not say what is compared is passed over and counted: the others are still analysed.
 Boundary: rows in (any object with the fields of `Exposure` and `Outcome`), NamedTuples out.
 """
 
@@ -58,10 +59,11 @@ class Summary(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """All experiments of a period, and the outcomes that did not count."""
+    """All experiments of a period, and what did not count: outcomes, malformed definitions."""
 
     summaries: tuple[Summary, ...]
     tally: Tally
+    malformed: int
 
 
 def analyse(
@@ -80,12 +82,29 @@ def analyse(
             "experiment_version"), as the log's `assignment_config` events hold them.
         alpha: error of an experiment's comparisons together, over all looks.
     """
-    known = {Key(str(d["name"]), int(d["epoch"])): d for d in definitions}
+    given = list(definitions)
+    sound = [definition for definition in given if _is_sound(definition)]
+    known = {Key(str(d["name"]), int(d["epoch"])): d for d in sound}
     metrics = {key.experiment: str(d["metric"]) for key, d in known.items()}
     joined: Join = join(exposures, outcomes, metrics=metrics)
     keys = sorted(key for key in joined.parts if key in known)
     summaries = [summarise(joined.parts[key], known[key], alpha=alpha) for key in keys]
-    return Analysis(tuple(summaries), joined.tally)
+    return Analysis(tuple(summaries), joined.tally, len(given) - len(sound))
+
+
+def _is_sound(definition: Mapping[str, Any]) -> bool:
+    """Whether it has what a summary is made of: names, and arms that share all buckets."""
+    arms = definition.get("arms")
+    if type(definition.get("epoch")) is not int or not isinstance(arms, list | tuple):
+        return False
+    named = all(type(definition.get(field)) is str for field in ("name", "model", "metric"))
+    return named and all(map(_is_arm, arms)) and sum(arm["weight"] for arm in arms) == BUCKETS
+
+
+def _is_arm(arm: object) -> bool:
+    if not isinstance(arm, Mapping) or type(arm.get("weight")) is not int or arm["weight"] < 0:
+        return False
+    return type(arm.get("name")) is str and type(arm.get("version")) is str
 
 
 def summarise(part: Joined, definition: Mapping[str, Any], *, alpha: float = ALPHA) -> Summary:

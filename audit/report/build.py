@@ -88,6 +88,7 @@ def build(
             latencies=sections.latencies(found),
             trials=trial.trials,
             outcome_tally=trial.tally,
+            definitions_malformed=trial.malformed,
             fairness=fair.tables,
             fairness_unread=fair.unread,
             explanations=sections.explanations(found),

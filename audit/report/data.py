@@ -224,6 +224,7 @@ class ReportData:
     latencies: tuple[LatencyRow, ...]
     trials: tuple[Trial, ...]
     outcome_tally: dict[str, int]
+    definitions_malformed: int  # of experiments that were not analysed
     fairness: tuple[FairTable, ...]
     fairness_unread: int  # decisions whose sealed part could not be opened
     explanations: tuple[ExplainRow, ...]

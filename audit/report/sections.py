@@ -160,10 +160,11 @@ def _recheck(decision: Decision, config: AssignmentConfig | None) -> str:
     if config is None or decision.slot is None:
         return "unknown"
     ranges: Any = config.definition.get("ranges", [])
-    starts = [part["first"] for part in ranges]
-    if not starts:
+    try:
+        starts = [part["first"] for part in ranges]
+        owner = ranges[bisect_right(starts, decision.slot) - 1]["arm"]
+    except (LookupError, TypeError):  # no ranges, or malformed ones
         return "unknown"
-    owner = ranges[bisect_right(starts, decision.slot) - 1]["arm"]
     return "same" if owner == decision.arm_assigned else "other"
 
 

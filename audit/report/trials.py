@@ -16,23 +16,26 @@ Analyse: TypeAlias = Callable[
 
 
 class Trials(NamedTuple):
-    """All experiments, and the outcomes that did not count."""
+    """All experiments, and what did not count: outcomes, malformed definitions."""
 
     trials: tuple[Trial, ...]
     tally: dict[str, int]
+    malformed: int
 
 
 def trials(found: Gathered, analyse: Analyse | None) -> Trials:
     """Analyse all exposures and outcomes up to the end of the period."""
     if analyse is None:
-        return Trials((), {})
+        return Trials((), {}, 0)
     definitions = [
         dict(config.definition) | {"experiment_version": version}
         for version, config in sorted(found.configs.items())
     ]
     analysis = analyse(found.exposures, found.outcomes, definitions)
     return Trials(
-        tuple(_trial(summary) for summary in analysis.summaries), dict(analysis.tally._asdict())
+        tuple(_trial(summary) for summary in analysis.summaries),
+        dict(analysis.tally._asdict()),
+        analysis.malformed,
     )
 
 

@@ -101,13 +101,30 @@ async def test_a_record_without_one_of_its_fields_is_refused(link):
 
 
 async def test_records_of_tomorrow_are_stored_as_they_are(link):
-    tomorrow = changed(schema=99, seq="one", id=uuid(2))
+    tomorrow = changed(type="of tomorrow", schema=99, seq="one", id=uuid(2))
     assert await link.append(tomorrow) is None
     assert await link.append(event("of tomorrow", model=[])) is None
     assert await link.append(changed(label="ä")) is None  # a decision that is not told by its form
     await link.notary.checkpoint()
     assert check_log(link.log, link.ring.verifier_key(ORIGIN)).leaves == 3
     assert verify_log(link.log, link.ring.verifier_key(ORIGIN)).problems == ()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        changed(schema=99),
+        changed(schema=3, model=[]),
+        event("decision", schema=99),
+        event("erasure", schema=2),
+        event("gap", schema=0, instance="0000000a"),
+    ],
+)
+async def test_an_unknown_schema_of_a_known_type_is_refused(link, data):
+    refused = await link.append(data)
+    assert isinstance(refused, EventInvalid)
+    assert "unknown here; update the notary first" in str(refused)
+    assert link.notary.size == 0
 
 
 async def test_whoever_takes_note_of_records_may_fail_and_costs_nobody_an_answer(link, caplog):

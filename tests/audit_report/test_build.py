@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from audit.findings import Findings, Problem
-from audit.record import Decision, ExplanationRecord, Gap
+from audit.record import AssignmentConfig, Decision, ExplanationRecord, Gap
+from audit.report import render_html
 from tests.audit_report.builder import DAY_US, START_US, add_window, make_log, make_report
 
 
@@ -140,6 +141,46 @@ def test_a_malformed_window_is_passed_over_and_said():
     said = f"1 malformed record was passed over; the first is leaf {len(log.events) - 2}."
     assert said in found.summary
     assert [t.groups[0].n for t in found.fairness if t.model == "income"] == [50]
+
+
+def arms_of(**changes):
+    return {"name": "x", "epoch": 1, "model": "income", "metric": "m"} | changes
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {},
+        {"name": "x", "epoch": "one"},
+        {"name": [], "epoch": 1},
+        arms_of(),
+        arms_of(arms={}),
+        arms_of(arms=[]),
+        arms_of(arms=[7]),
+        arms_of(arms=[{"name": "a", "version": "1"}]),
+        arms_of(arms=[{"name": "a", "version": "1", "weight": 5}]),
+        arms_of(arms=[{"name": "a", "version": {}, "weight": 10_000}]),
+        arms_of(arms=[{"name": "a", "version": "1", "weight": w} for w in (-1, 10_001)]),
+        *({"ranges": ranges} for ranges in (7, ["a"], [{}], [{"first": "0"}], [{"first": 0}])),
+    ],
+)
+def test_a_malformed_definition_is_passed_over_and_counted(log, report, definition):
+    events = list(log.events)
+    index = next(i for i, e in enumerate(events) if isinstance(e, AssignmentConfig))
+    model = events[index].model
+    events[index] = replace(events[index], definition=definition)
+    found = make_report(Copy(log, events), worked_per_model=0)
+    assert found.definitions_malformed == 1
+    assert found.trials == tuple(t for t in report.trials if t.model != model)
+    assert [row.unknown > 0 for row in found.sticky] == [
+        row.experiment == events[index].experiment for row in found.sticky
+    ]
+
+
+def test_the_page_says_how_many_definitions_were_not_analysed(report):
+    assert "could not be analysed" not in render_html(report)
+    page = render_html(replace(report, definitions_malformed=2))
+    assert "2 definitions could not be analysed: malformed" in page
 
 
 @pytest.mark.parametrize("name", ["fit_r2", "local_error"])
