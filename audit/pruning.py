@@ -12,6 +12,8 @@ The steps, and what a crash between them means:
     7  bundles and tiles that end before it go (C2SP tlog-tiles, "Pruning"), payload segments, and
        data keys that nothing is under any more
     8  the `pruned` file says that it is done
+Before 1, and before an interrupted one goes on, others keep what they alone would know of the
+leaves that go (`keep_more`), or refuse.
 Rule: one at a time, and no erasure or hold beside it. Nothing that was ever signed changes: every
 proof of a kept leaf, and every consistency proof between trees of that size or more, can be made as
 before.
@@ -21,7 +23,7 @@ Source: docs/adr/0016-retention.md.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from .boundary import read_boundary, write_boundary
@@ -68,6 +70,10 @@ class PrunedNow(NamedTuple):
     keys: int
 
 
+async def _nothing(upto: int) -> None:
+    """Nobody else keeps anything of the leaves below `upto`."""
+
+
 class Pruning:
     """Prunes one log by its policy, through the notary of this process.
 
@@ -77,6 +83,10 @@ class Pruning:
         policy: floors and ceilings.
         cosigned: how many leaves each witness that is asked has cosigned.
         clock: Unix microseconds.
+
+    Attributes:
+        keep_more: told of leaves that go, all those below the one it is given, and waited for; what
+            it raises is raised, and they stay.
     """
 
     def __init__(
@@ -94,6 +104,7 @@ class Pruning:
         self._cosigned = cosigned
         self._clock = clock
         self._directory = notary.directory
+        self.keep_more: Callable[[int], Awaitable[None]] = _nothing
 
     async def plan(self, *, due_only: bool = False, within_us: int = 0) -> Plan:
         """What would go now, and why not more; changes nothing.
@@ -113,7 +124,8 @@ class Pruning:
         Raises:
             EventInvalid: the reason or the actor is empty or too long.
             NotPrunable: nothing may go; says why.
-            LogUnavailable: the disk refused. If the record was made, the next start finishes it.
+            LogUnavailable: the disk or `keep_more` refused. If the record was made, the next start
+                finishes it.
             LogDamaged: the log does not verify as far as it was read; nothing was removed.
         """
         for name, text in (("actor", actor), ("reason", reason)):
@@ -126,6 +138,7 @@ class Pruning:
             plan = await asyncio.to_thread(self._plan, standing, due_only, within_us)
             if not plan.anything:
                 raise NotPrunable(f"nothing may be pruned now: {plan.why_not}")
+            await self.keep_more(plan.first_leaf)
             note = await asyncio.to_thread(LogReader(self._directory).checkpoint)
             mark = await self._notary.in_writer(Log.payload_mark)
             carried, event = await asyncio.to_thread(
@@ -208,6 +221,7 @@ class Pruning:
         boundary = await asyncio.to_thread(read_boundary, self._directory)
         if boundary is not None and boundary.first_leaf >= event.first_leaf and boundary.done:
             return False
+        await self.keep_more(event.first_leaf)
         note = await asyncio.to_thread(LogReader(self._directory).checkpoint)
         await self._deed(leaf, event, note)
         _LOGGER.warning("a pruning that was interrupted is finished, see leaf %d", leaf)

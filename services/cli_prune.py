@@ -23,6 +23,7 @@ from audit.seals import Seals
 from audit.socket_link import NotaryClient
 
 from .masterkey import load_keyring
+from .reported import open_reported
 from .retaining import open_pruning
 from .settings import Settings, settings
 from .writing import shell_user, write
@@ -87,8 +88,13 @@ async def _ask(chosen: Settings, asked: dict[str, Any]) -> dict[str, Any]:
             erasing = Erasing(notary, Seals(chosen.log_dir, keyring, create=True))
             await erasing.finish()
             pruning = open_pruning(notary, erasing, chosen, keyring)
-            await pruning.finish()
-            return dict(await pruning.answer(asked))
+            reported = await open_reported(notary, keyring)
+            try:
+                pruning.keep_more = reported.keep
+                await pruning.finish()
+                return dict(await pruning.answer(asked))
+            finally:
+                await reported.close()
         finally:
             await notary.close()
 

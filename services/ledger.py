@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -39,7 +40,7 @@ from .notary_link import listening_link
 from .outcomes import Outcomes
 from .overrides import LocalReviews, Reviews
 from .recorder import Appender
-from .reported import Reported
+from .reported import OutcomesBehind, open_reported
 from .retaining import Retaining, open_pruning
 from .settings import Settings
 from .witnesses import parse_witnesses, summary
@@ -47,9 +48,8 @@ from .writing import patiently
 
 __all__ = ["Ledger", "LocalLedger", "Reports"]
 
+log = logging.getLogger("weighbridge")
 SAMPLING = "sampling/1"
-OUTCOMES = "outcomes/1"
-OUTCOMES_NAME = "outcomes.sqlite"
 _LAST_OF_KEYS = "\uffff"
 
 
@@ -141,7 +141,8 @@ class LocalLedger:
         self.rotating = Rotating(self.notary, settings.keys_dir)
         await self.rotating.finish()
         self.pruning = open_pruning(self.notary, self.erasing, settings, self.keyring)
-        await self.pruning.finish()
+        await self._open_outcomes()
+        await self._finish_pruning()
         self.subjects = LocalSubjects(
             self.erasing, log=settings.log_dir, reports=settings.home / "reports"
         )
@@ -149,25 +150,23 @@ class LocalLedger:
         watch = LogWatch(self.notary, self.cosigning.states)
         watch.start()
         self._stack.push_async_callback(watch.close)
-        await self._open_outcomes()
         await self._listen()
 
     async def _open_outcomes(self) -> None:
         """Know the outcomes on record, which artefacts were put on record, and who led."""
-
-        async def settled() -> None:
-            await self.notary.in_writer(lambda _: None)
-
-        reported = await Reported.open(
-            self._settings.log_dir / OUTCOMES_NAME,
-            self.keyring.derived(OUTCOMES),
-            self.notary.reader(),
-            settled=settled,
-        )
+        reported = await open_reported(self.notary, self.keyring)
+        self.pruning.keep_more = reported.keep
         self.outcomes = Outcomes(self.notary, self.keyring, reported)
         self._stack.push_async_callback(self.outcomes.close)
         for fact in reported.facts:
             self._learn(fact)
+
+    async def _finish_pruning(self) -> None:
+        """End one that was interrupted; it waits where outcomes would be forgotten."""
+        try:
+            await self.pruning.finish()
+        except OutcomesBehind as exc:
+            log.error("a pruning that was interrupted is left for the next one or start: %s", exc)
 
     async def _opened(self) -> Notary:
         settings = self._settings

@@ -143,6 +143,7 @@ class OutcomeBook:
         self.name = Naming(secret)
         self.covered = 0
         self._path, self._reader = path, reader
+        self._warned = False
         self._rest_s = 0.0  # a start is waited for, and nobody else is at work yet
         try:
             self._file = self._open()
@@ -174,6 +175,14 @@ class OutcomeBook:
             self._replace(error)
             return True
 
+    def keep(self, upto: int) -> bool:
+        """Whether the file holds, for good, all that leaves below `upto` say, so that they may go.
+
+        Raises:
+            OSError, sqlite3.DatabaseError: it may not.
+        """
+        return self.covered >= upto and self._file.outlasts()
+
     def ahead(self, start: int) -> Ahead:
         """The next outcomes from leaf `start` on, for while they cannot be taken in; in pieces.
 
@@ -195,6 +204,15 @@ class OutcomeBook:
 
     def _take_in(self, file: OutcomeFile) -> bool:
         read = self._read(self.covered)
+        if read.start > self.covered and not self._warned:
+            self._warned = True
+            log.warning(
+                "%s does not know what the leaves %d to %d said, which are pruned: an outcome of "
+                "them that is reported again is recorded again",
+                self._path.name,
+                self.covered,
+                read.start - 1,
+            )
         if read.end > read.start:
             tip = leaf_hash(read.last)
             file.write(read.outcomes, read.facts, covered=read.end, tip=tip)

@@ -129,6 +129,7 @@ class OutcomeFile:
         Raises:
             OSError, sqlite3.DatabaseError: it cannot be used.
         """
+        self._path = path
         if path is not None:
             _make_private(path)
         self._db = sqlite3.connect(
@@ -215,6 +216,22 @@ class OutcomeFile:
                 "UPDATE meta SET covered = ?, tip = ?, rows = rows + ?, leaves = leaves + ?",
                 (covered, tip, len(new) + more.rows, leaves),
             )
+
+    def outlasts(self) -> bool:
+        """Have what was written survive a power cut; whether it does. Waits for the disk.
+
+        Raises:
+            OSError, sqlite3.DatabaseError: it may not.
+        """
+        if self._path is None:
+            return False
+        busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)  # the file may be a new one
+        finally:
+            os.close(folder)
+        return not busy
 
     def close(self) -> None:
         """Release it. Safe to call twice."""

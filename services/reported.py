@@ -8,6 +8,7 @@ Rule 3: where the book cannot be written, what was noted stays in memory until i
 answered all the same.
 Rule 4: outcomes that others bring (`heard`) are read before the next question; into memory, where
 the book cannot be written. A question that would pass over them is refused.
+Rule 5: leaves are pruned when the book has read them, and will outlast a power cut (`keep`).
 Boundary: asyncio. Read next: outcomes.py (who asks), outcomebook.py.
 """
 
@@ -24,15 +25,19 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from audit.errors import AuditError, LogUnavailable
+from audit.keys import Keyring
+from audit.notary import Notary
 
 from .facts import Fact
 from .outcomebook import Ahead, Leaves, Named, Naming, OutcomeBook
 from .outcomefile import Stands, reason
 from .tasks import begin
 
-__all__ = ["Reported"]
+__all__ = ["OutcomesBehind", "Reported", "open_reported"]
 
 log = logging.getLogger("weighbridge")
+OUTCOMES: Final = "outcomes/1"
+OUTCOMES_NAME: Final = "outcomes.sqlite"
 _MANY: Final = 4096
 _EVERY_S: Final = 60.0
 _T = TypeVar("_T")
@@ -40,6 +45,10 @@ _T = TypeVar("_T")
 
 async def _settled() -> None:
     """Nothing is on its way."""
+
+
+class OutcomesBehind(LogUnavailable):
+    """Leaves may not be pruned now: the outcomes in them would not be known any more."""
 
 
 class Reported:
@@ -144,6 +153,25 @@ class Reported:
                     )
                 self._failing = True
 
+    async def keep(self, upto: int) -> None:
+        """Have the book know all outcomes in leaves below `upto` for good, before these are pruned.
+
+        Raises:
+            OutcomesBehind: it does not; they must stay.
+        """
+        if not self._closed:
+            await self.catch_up()
+        why = "they are remembered in memory alone"
+        try:
+            if not self._closed and await self._run(lambda: self._book.keep(upto)):
+                return
+        except (sqlite3.DatabaseError, OSError) as error:
+            why = reason(error)
+        raise OutcomesBehind(
+            f"could not note down the outcomes below leaf {upto} in {OUTCOMES_NAME}, so that "
+            f"their records may be pruned: {why}"
+        )
+
     async def close(self) -> None:
         """Bring the book up to date and release it. Safe to call twice."""
         if self._closed:
@@ -196,3 +224,21 @@ class Reported:
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+async def open_reported(notary: Notary, keyring: Keyring) -> Reported:
+    """What is on record in the log that this process keeps.
+
+    Raises:
+        LogDamaged: the log cannot be read.
+    """
+
+    async def settled() -> None:
+        await notary.in_writer(lambda _: None)
+
+    return await Reported.open(
+        notary.directory / OUTCOMES_NAME,
+        keyring.derived(OUTCOMES),
+        notary.reader(),
+        settled=settled,
+    )

@@ -228,7 +228,7 @@ def test_another_key_gets_a_new_book(made, notary) -> None:
 
 
 async def test_what_was_pruned_stays_known_and_reading_goes_on_where_the_log_begins(
-    made, notary
+    made, notary, caplog
 ) -> None:
     await filled(range(60, 90), notary)
     reader = MemoryReader(notary.entries, begins=75, group=5)
@@ -236,6 +236,9 @@ async def test_what_was_pruned_stays_known_and_reading_goes_on_where_the_log_beg
     assert (reader.given, book.covered) == (15, 90)
     assert (leaf_of(book, 2), leaf_of(book, 59), leaf_of(book, 77)) == (2, 59, 77)
     assert leaf_of(book, 62) is None  # pruned before anybody read it
+    assert book.catch_up()
+    (said,) = caplog.messages
+    assert "does not know what the leaves 60 to 74 said" in said
     book.close()
     made.unlink()
     anew = OutcomeBook(made, SECRET, MemoryReader(notary.entries, begins=75))
