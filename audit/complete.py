@@ -28,6 +28,7 @@ from .cosignature import CosignerKey
 from .errors import AuditError, DecodeError
 from .findings import Findings, amount, printable
 from .note import VerifierKey
+from .prunecheck import checked_anew
 from .reader import LogReader
 from .record import ALL
 from .rotation import chain_of
@@ -163,20 +164,37 @@ def check_complete(
     Returns:
         What was found; damage is reported, never raised.
     """
-    findings = verify_log(
-        directory,
-        key,
-        earlier_checkpoint=since,
-        in_flight_s=in_flight_s,
-        witnesses=witnesses,
-    )
+
+    def check() -> Completed:
+        findings = verify_log(
+            directory,
+            key,
+            earlier_checkpoint=since,
+            in_flight_s=in_flight_s,
+            witnesses=witnesses,
+        )
+        return _completed(directory, key, findings, since, metrics or {}, in_flight_s=in_flight_s)
+
+    return checked_anew(directory, check)
+
+
+def _completed(
+    directory: Path,
+    key: VerifierKey,
+    findings: Findings,
+    since: str | None,
+    metrics: Mapping[str, int],
+    *,
+    in_flight_s: float,
+) -> Completed:
+    """Count, where the log can be read."""
     if not findings.read:
         return Completed.uncounted(findings, "the log cannot be read")
     try:
         signed, chain = LogReader(directory).checkpoint(), chain_of(directory, key)
         start = 0 if since is None else chain.open(since).size
         span = range(start, chain.open(signed).size)
-        return _counted(directory, findings, span, metrics or {}, in_flight_s=in_flight_s)
+        return _counted(directory, findings, span, metrics, in_flight_s=in_flight_s)
     except (AuditError, OSError) as exc:  # `findings` names the place
         return Completed.uncounted(findings, str(exc))
 

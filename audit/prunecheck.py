@@ -4,13 +4,16 @@
     the file's rows give the frontier that the record states; the frontier and the leaves that are
     left give the signed root (tree.py, step 3), so the frontier is what was signed once
     each record that was carried over is a leaf of that frontier, by its path
+Leaves may be pruned while a verifier reads: what it missed then is looked for once more, where the
+log begins now (`checked_anew`).
 Rule: reports to a Collector, raises nothing about the evidence.
 Read next: boundary.py (the file), contents.py (who asks).
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from .boundary import CHECKPOINTS_NAME, PRUNED_NAME, Boundary, read_boundary
 from .canonical import dumps
@@ -23,10 +26,37 @@ from .note import Checkpoint
 from .record import as_mapping
 from .rotation import KeyChain
 
-__all__ = ["PruningChecker", "kept_checkpoints", "load_boundary"]
+__all__ = ["PruningChecker", "checked_anew", "kept_checkpoints", "load_boundary"]
 
 _STEP, _ROOT_STEP, _EARLIER_STEP, _EVENT_STEP = 2, 3, 5, 6
 _LAST_S = 1 << 36  # a time that a date can show
+_TIMES = 3
+
+
+class _Judged(Protocol):
+    @property
+    def ok(self) -> bool: ...
+
+
+_T = TypeVar("_T", bound=_Judged)
+
+
+def checked_anew(directory: Path, check: Callable[[], _T]) -> _T:
+    """What `check` finds; asked again where the log was pruned while it found problems."""
+    for _ in range(_TIMES):
+        begins = _beginning(directory)
+        found = check()
+        if found.ok or begins == _beginning(directory):
+            return found
+    return check()
+
+
+def _beginning(directory: Path) -> bytes:
+    """What says where the log begins, and whether everything before it is gone."""
+    try:
+        return (directory / PRUNED_NAME).read_bytes()
+    except OSError:
+        return b""  # the check says what is wrong with it
 
 
 def load_boundary(directory: Path, found: Collector) -> Boundary | None:

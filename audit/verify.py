@@ -22,7 +22,7 @@ cosigncheck.py (10).
 import gc
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from .leaves import WalLeaves
 from .note import Checkpoint, VerifierKey
 from .payloadcheck import check_payload_files
 from .prove import Proven, as_verifier, prove, verify_proof
-from .prunecheck import kept_checkpoints, load_boundary
+from .prunecheck import checked_anew, kept_checkpoints, load_boundary
 from .publish import CHECKPOINT_NAME, read_checkpoint
 from .rotation import KeyChain, chain_of
 from .rotationcheck import check_rotations
@@ -68,18 +68,33 @@ def verify_log(
     Returns:
         Findings; `ok` if nothing was found. Damage is reported, never raised.
     """
-    found = Collector(unasked=(5,) if earlier_checkpoint is None else ())
+    unasked = (5,) if earlier_checkpoint is None else ()
+
+    def check() -> Findings:
+        found = Collector(unasked=unasked)
+        return _whatever_is_there(
+            directory,
+            found,
+            lambda: _checked(
+                directory,
+                public_key,
+                found,
+                earlier_checkpoint=earlier_checkpoint,
+                in_flight_s=in_flight_s,
+                witnesses=witnesses,
+            ),
+        )
+
+    return checked_anew(directory, check)
+
+
+def _whatever_is_there(
+    directory: Path, found: Collector, checked: Callable[[], Findings]
+) -> Findings:
     if not _readable(directory, found):
         return found.findings(read=False)
     try:
-        return _checked(
-            directory,
-            public_key,
-            found,
-            earlier_checkpoint=earlier_checkpoint,
-            in_flight_s=in_flight_s,
-            witnesses=witnesses,
-        )
+        return checked()
     except OSError as exc:
         file, step = _place_of(directory, exc)
         found.problem(step, f"could not read it: {exc.strerror}", file=file)

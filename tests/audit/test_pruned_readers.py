@@ -1,7 +1,11 @@
 """What reads a pruned log: packs, Parquet files, questions, reports, the notary's socket."""
 
+import asyncio
+
 import pytest
 
+from audit import verify as verifying
+from audit.complete import check_complete
 from audit.errors import LeafPruned, NotPrunable
 from audit.manifest import Destination, ParquetMismatch
 from audit.pack_range import Wanted, choose
@@ -14,6 +18,7 @@ from audit.report.data import Period
 from audit.report.gather import gather
 from audit.socket_link import NotaryClient, serve
 from audit.sql import Tables
+from audit.verify import verify_log
 from tests.audit.packworld import export as export_pack
 from tests.audit.packworld import verify
 from tests.audit.pruneworld import living
@@ -68,6 +73,28 @@ async def test_a_pack_that_begins_later_than_asked_for_says_so(tmp_path, ring, a
         assert choose(reader, Wanted(from_us=0, to_us=1 << 60, log_key=key)).pruned
         later = Wanted(from_us=START_US + 790 // at_once * 1000, to_us=1 << 60, log_key=key)
         assert not choose(reader, later).pruned
+
+
+@pytest.mark.parametrize("check", [verify_log, check_complete])
+@pytest.mark.parametrize("step", ["kept_checkpoints", "check_payload_files"])
+async def test_a_log_that_is_pruned_while_it_is_verified_is_whole(
+    tmp_path, ring, monkeypatch, check, step
+) -> None:
+    """Before the leaves are read, and after that: the files that it would read are gone."""
+    async with living(tmp_path, ring) as log:
+        await old_and_new(log, old=300, new=50)
+        loop, pruned = asyncio.get_running_loop(), []
+        real = getattr(verifying, step)
+
+        def prunes(*args, **options):
+            if not pruned:
+                pruned.append(asyncio.run_coroutine_threadsafe(log.prune(), loop).result(60))
+            return real(*args, **options)
+
+        monkeypatch.setattr(verifying, step, prunes)
+        found = await asyncio.to_thread(check, log.directory, ring.verifier_key(ORIGIN))
+        assert pruned[0].first_leaf > 0
+        assert found.ok, found.text()
 
 
 async def test_an_older_checkpoint_is_refused_in_words(tmp_path, ring) -> None:
