@@ -4,8 +4,8 @@ Rule 1: answers that come out of one batch are recorded together: they are writt
 other, which costs half as much as each by itself, and reach the log in one group.
 Rule 2: sequence numbers run 1, 2, 3 … per process; a refused append leaves its number to a `gap`,
 which is recorded before any later answer.
-Rule 3: a record that is on its way is not called back: when its caller goes away it stands, and
-whether it arrived is learnt all the same.
+Rule 3: a record that is on its way is not called back: when its caller goes away, or has waited too
+long (patience.py), it stands, and whether it arrived is learnt all the same.
 Boundary: asyncio; what a record says is decision.py's.
 """
 
@@ -29,6 +29,7 @@ from audit.sample import Sampler
 
 from .decision import DecisionWriter, Recorded, Taken
 from .durability import STRICT, DurabilityPolicy
+from .patience import Patience
 from .payloadpolicy import SAMPLED, PayloadPolicy
 
 __all__ = ["Appender", "Recorder"]
@@ -86,6 +87,7 @@ class Recorder:
         *,
         durability: DurabilityPolicy = STRICT,
         policy: PayloadPolicy = SAMPLED,
+        patience: Patience | None = None,
     ) -> None:
         """Start a new numbered series; `instance` names it in every record."""
         self._appender = appender
@@ -101,6 +103,7 @@ class Recorder:
         )
         self.seq = 0
         self.recorded = 0
+        self._patience = patience or Patience()
         self._calls: list[_Call] = []
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -124,7 +127,11 @@ class Recorder:
         if not self._calls:
             loop.call_soon(self._begin)
         self._calls.append(_Call(taken, future))
-        return await future
+        self._patience.begins(future)
+        try:
+            return await future
+        finally:
+            self._patience.ends(future)
 
     def _begin(self) -> None:
         """Record what this turn of the loop brought."""

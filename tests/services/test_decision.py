@@ -28,6 +28,7 @@ from services.dataplane import Request
 from services.decision import Taken, prepare
 from services.durability import parse_durability
 from services.large import aside
+from services.patience import Patience
 from services.recorder import Recorder
 from services.router import Choice
 from services.telemetry import TraceIds
@@ -291,6 +292,24 @@ async def test_a_caller_who_leaves_while_the_record_is_written_leaves_no_hole(
             whole.gap(event.instance, event.first_seq, event.last_seq)
     assert list(whole.missing()) == []
     assert writer.recorded == 4 - len(refused)
+
+
+async def test_a_disk_that_hangs_costs_the_answers_and_what_it_stores_later_counts(keyring) -> None:
+    log = Waiting()
+    sampler = Sampler(b"k" * 32, Rules(base=0, near_threshold=0, low_confidence=0))
+    patience = Patience(0.05)
+    writer = Recorder(log, keyring, seals_of(keyring), sampler, patience=patience)
+    refused = await asyncio.gather(
+        *(writer.record(taken()) for _ in range(3)), return_exceptions=True
+    )
+    assert [type(one) for one in refused] == [LogUnavailable] * 3
+    assert "within 0.05 s" in str(refused[0])
+    assert (writer.under_way, writer.recorded) == (3, 0)
+    log.gate.set()
+    assert (await one(writer, taken())).seq == 4
+    await writer.close()
+    assert (writer.under_way, writer.recorded) == (0, 4)
+    assert [entry.event.seq for entry in log.entries] == [1, 2, 3, 4]
 
 
 async def test_a_caller_who_leaves_before_the_record_is_written_takes_no_number(keyring) -> None:
