@@ -12,7 +12,8 @@ Rules:
    fails, tried again and again, with every later append waiting for the disk. A crash in that time
    loses it, and its number shows as missing. Who sends it again as "strict" waits for the disk.
 6. An event id is stored once: appending the same bytes again gives the same receipt, other bytes
-   under a used id raise EventConflict, however old it is (olderids.py), also after a restart.
+   under a used id raise EventConflict, however old it is (olderids.py), also after a restart. Ids
+   of `once` appends are not remembered; that they are used is told by their form (nodeids.py).
 Read next: appending.py (an append that a task waits for), groups.py (the writing),
 socket_link.py (appending from other processes), reader.py (reading there).
 """
@@ -83,6 +84,7 @@ class Notary(EventAppender):
         self._joined: dict[str, list[Told]] = {}
         self._doubting: dict[str, list[Told]] = {}  # a promise is not enough for these
         self._failure: str | None = None
+        self._own: Callable[[str], bool] = lambda _: False
         self.checkpoints = Checkpoints(log)
 
     @classmethod
@@ -192,6 +194,10 @@ class Notary(EventAppender):
         """Say how many callers are on their way to an append; see groups.py, rule 2."""
         self._groups.expected = callers
 
+    def own(self, made: Callable[[str], bool]) -> None:
+        """Say which ids are of `once` appends: nobody else may use one."""
+        self._own = made
+
     @property
     def signed(self) -> Checkpoint:
         """The last signed checkpoint."""
@@ -210,6 +216,10 @@ class Notary(EventAppender):
         """Queue an event's bytes; see EventAppender.submit. A `once` id is not remembered."""
         leaf = leaf_hash(data)
         try:
+            if not once and self._own(event_id):
+                raise EventConflict(
+                    f"could not store event {event_id}: the notary's process gave this id"
+                )
             known = None if once else self._recent.find(event_id, leaf)
             if known is None:
                 self._refuse_more()

@@ -22,7 +22,8 @@ from audit.form import DecisionForm
 from audit.keys import Keyring
 from audit.keytree import Sealer
 from audit.mac import Mac
-from audit.record import decimal, new_id, now_us
+from audit.nodeids import NodeIds
+from audit.record import decimal, now_us
 from audit.sample import Sampler, Selection
 from runners.batch import Answer
 from runners.fleet import Slot
@@ -104,6 +105,7 @@ class DecisionWriter:
         self._instance = instance
         self._durability = durability
         self._forms: dict[Hashable, DecisionForm] = {}
+        self.ids = NodeIds()
 
     def write(self, taken: Sequence[Taken], *, first_seq: int) -> list[Recorded]:
         """The records of some answers, numbered from `first_seq`.
@@ -114,7 +116,8 @@ class DecisionWriter:
         Raises:
             AuditError: one of them cannot be recorded.
         """
-        ids = [new_id() for _ in taken]
+        new = self.ids.new
+        ids = [new() for _ in taken]
         nonces = [random_bytes(_NONCE_BYTES) for _ in taken]
         labels = list(map(_labels, taken))
         inputs = list(map(_packed_in, taken))

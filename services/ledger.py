@@ -86,6 +86,9 @@ class Ledger(Protocol):
     def expect(self, callers: Callable[[], int]) -> None:
         """Say how many callers are on their way to an append."""
 
+    def own(self, made: Callable[[str], bool]) -> None:
+        """Say which ids this process gives its decisions."""
+
     async def append(self, event: Event) -> object:
         """Append an event that this process makes."""
 
@@ -208,6 +211,10 @@ class LocalLedger:
     def expect(self, callers: Callable[[], int]) -> None:
         """Say how many callers are on their way to an append."""
         self.notary.expect(callers)
+
+    def own(self, made: Callable[[str], bool]) -> None:
+        """Let nobody else use the ids of this process's decisions."""
+        self.notary.own(made)
 
     def summary(self) -> dict[str, Any]:
         """What readiness says of the witnesses."""

@@ -111,6 +111,10 @@ class Recorder:
         self._lost: list[int] = []
         self._explaining: set[asyncio.Task[None]] = set()
 
+    def made(self, decision: str) -> bool:
+        """Whether a decision's id is of this process."""
+        return self._writer.ids.made(decision)
+
     @property
     def under_way(self) -> int:
         """How many records are on their way: numbered, and neither recorded nor refused."""

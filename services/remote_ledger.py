@@ -95,6 +95,9 @@ class RemoteLedger:
     def expect(self, callers: Callable[[], int]) -> None:
         """The notary cannot know; it takes what comes."""
 
+    def own(self, made: Callable[[str], bool]) -> None:
+        """The notary cannot know; it remembers what came."""
+
     async def append(self, event: Event) -> object:
         """Append an event that this process makes."""
         return await self._client.append(event, durability="strict")

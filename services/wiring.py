@@ -147,6 +147,7 @@ class House:
             durability=settings.durabilities(),
             policy=parse_policy(settings.payloads, settings.payload_bytes),
         )
+        ledger.own(self.recorder.made)
         self.tally = Tally(ledger.appender, self.recorder)
         self._stack.push_async_callback(self.tally.close)
         self._stack.push_async_callback(self.recorder.close)

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from audit import link_stream
 from audit.canonical import dumps
-from audit.errors import EntryTooLarge, EventInvalid
+from audit.errors import EntryTooLarge, EventConflict, EventInvalid
+from audit.nodeids import NodeIds
 from audit.notary import Notary
 from audit.record import encode
 from audit.socket_link import NotaryClient, serve
@@ -107,6 +109,23 @@ async def test_records_of_tomorrow_are_stored_as_they_are(link):
     assert await link.append(changed(label="ä")) is None  # a decision that is not told by its form
     await link.notary.checkpoint()
     assert check_log(link.log, link.ring.verifier_key(ORIGIN)).leaves == 3
+    assert verify_log(link.log, link.ring.verifier_key(ORIGIN)).problems == ()
+
+
+async def test_nobody_stores_a_second_record_under_the_id_of_an_own_decision(link):
+    ids = NodeIds()
+    link.notary.own(ids.made)
+    own = replace(decision(1), id=ids.new())
+    stored = asyncio.get_running_loop().create_future()
+    link.notary.submit(own.id, encode(own), lambda *told: stored.set_result(told), once=True)
+    assert (await stored)[1] is None
+    for data in (encode(own), changed(id=own.id, seq=9), event("of tomorrow", id=own.id)):
+        refused = await link.append(data)
+        assert isinstance(refused, EventConflict), data
+        assert "the notary's process gave this id" in str(refused)
+    assert await link.append(changed(id=NodeIds().new(), seq=2)) is None
+    await link.notary.checkpoint()
+    assert link.notary.size == 2
     assert verify_log(link.log, link.ring.verifier_key(ORIGIN)).problems == ()
 
 
