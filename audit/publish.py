@@ -14,9 +14,10 @@ Read next: log.py.
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from .boundary import first_leaf, read_boundary
+from .boundary import CHECKPOINTS_NAME, first_leaf, read_boundary
 from .bundle import Bundle
 from .cosignature import with_signatures
 from .cursor import WalCursor
@@ -51,12 +52,15 @@ def read_checkpoint(directory: Path) -> str | None:
 def load_checkpoint(directory: Path, chain: KeyChain) -> Checkpoint | None:
     """The log's last checkpoint, verified with the log's keys; None if it never had one.
 
+    Where its file is lost, it is the last one that a pruning or a key rotation kept.
+
     Raises:
-        LogDamaged: it is damaged, or another key or log made it.
+        LogDamaged: it is damaged, or another key or log made it; or the log was pruned, and none
+            that covers what went is left.
     """
     note = read_checkpoint(directory)
     if note is None:
-        return None
+        return _last_kept(directory, chain)
     try:
         return chain.open(note)
     except NoteError as exc:
@@ -66,6 +70,22 @@ def load_checkpoint(directory: Path, chain: KeyChain) -> Checkpoint | None:
             expected=f"a checkpoint signed by {chain.newest.name}+{chain.newest.key_id.hex()}",
             found=str(exc),
         ) from exc
+
+
+def _last_kept(directory: Path, chain: KeyChain) -> Checkpoint | None:
+    kept = list(chain.trees)
+    for path in (directory / CHECKPOINTS_NAME).glob("*"):
+        with suppress(NoteError, OSError, ValueError):
+            kept.append(chain.open(path.read_text(encoding="utf-8")))
+    last = max(kept, key=lambda tree: tree.size, default=None)
+    if (0 if last is None else last.size) < first_leaf(directory):
+        raise LogDamaged(
+            directory / CHECKPOINT_NAME,
+            offset=None,
+            expected="a signed checkpoint, as the log was pruned",
+            found="no such file, and none that covers what went in `checkpoints`",
+        )
+    return last
 
 
 class Publisher:
