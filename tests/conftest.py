@@ -4,9 +4,12 @@ The models are trained once from the real data with `fast=True` and kept below `
 digest of the code that makes them, so that a second run does not train again. A developer may name
 a home folder with trained models in WEIGHBRIDGE_TEST_MODELS instead.
 Rule: no test asserts a time, so Hypothesis has no deadline.
+Rule: `httpx.get` and its like read the system's certificates at each call, even for plain HTTP: 40
+ms, thousands of times. Here they are read once.
 """
 
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
@@ -15,6 +18,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from httpx._transports import default as httpx_transports
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +26,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 settings.register_profile("weighbridge", deadline=None)
 settings.load_profile("weighbridge")
+httpx_transports.create_ssl_context = functools.cache(httpx_transports.create_ssl_context)
 
 
 def _code_digest() -> str:
