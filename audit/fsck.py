@@ -6,7 +6,8 @@
     damage   what no crash explains: bytes were changed, or are gone
 Rule: reads only; what `verify` finds is explained here, and what opening would do is foreseen by
 the same function that does it. Beside a living writer, what is on its way is not condemned.
-Read next: fsck_files.py (names and modes), repair.py (derived files made anew).
+Read next: fsck_files.py (names and modes), fsck_derived.py (what is in derived files), repair.py
+(derived files made anew).
 """
 
 from collections.abc import Iterator
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from .blobs import blob_segments
-from .boundary import CARRY_SUFFIX, PRUNED_NAME, first_leaf, read_boundary
+from .boundary import CARRY_SUFFIX, PRUNED_NAME, read_boundary
 from .errors import LogDamaged, NoteError
 from .filekinds import is_own, misshapen
 from .findings import Findings, Problem, amount, printable
 from .frames import Watermark, segments
-from .fsck_files import Level, Seen, files_seen, parquet_seen
+from .fsck_derived import derived_seen, parquet_seen
+from .fsck_files import Level, Seen, files_seen
 from .marker import MARKER_NAME, Position, recover_marker
 from .note import VerifierKey
 from .publish import load_checkpoint
@@ -97,6 +99,7 @@ def inspect(
     seen += _payloads_seen(directory, tail.watermark, alive=alive)
     seen += [_explained(problem, tail) for problem in findings.problems if not tail.tells(problem)]
     seen += files_seen(directory, alive=alive)
+    seen += derived_seen(directory)
     seen += () if parquet is None else parquet_seen(parquet)
     return Report(tuple(sorted(map(_printable, seen), key=lambda one: one.path)), findings)
 
@@ -121,17 +124,18 @@ class _Tail(NamedTuple):
     watermark: Watermark | None
     cut: Cut | None
     refused: LogDamaged | None
-    first: int = 0
+    signable: bool = False
 
     @classmethod
     def of(cls, directory: Path, key: VerifierKey) -> "_Tail":
+        signable = True
         try:
             signed = load_checkpoint(directory, chain_of(directory, key))
         except (LogDamaged, NoteError):
-            signed = None  # step 1 names it
+            signed, signable = None, False  # step 1 names it
         try:
             found = foresee(directory, signed_leaves=0 if signed is None else signed.size)
-            return cls(*found, None, first_leaf(directory))
+            return cls(*found, None, signable)
         except (LogDamaged, NoteError) as exc:
             damaged = exc if isinstance(exc, LogDamaged) else None
             return cls(Position(), None, None, damaged)
@@ -272,7 +276,7 @@ def _explained(problem: Problem, tail: _Tail) -> Seen:
     if problem.message.startswith("it belongs to no leaf") and not is_own(name):
         return Seen(name, "damage", what, "not part of the log", "remove it if you know what it is")
     unsigned = problem.step == 1 and problem.message.startswith("there is no")
-    if unsigned and tail.refused is None and tail.first == 0:  # else the start needs its tree
+    if unsigned and tail.refused is None and tail.signable:
         means = "the log was not signed yet, or the file was removed"
         return Seen(name, "mend", what, means, _SIGNS if tail.position.leaves else _START)
     if problem.step == 9 and problem.message.startswith("erased, but"):

@@ -1,34 +1,26 @@
-"""Names, modes and leftovers in a log's folder, the index, and who holds the lock.
+"""Names, modes and leftovers in a log's folder, and who holds the lock.
 
 Rule: a name that is not one of the log's is foreign, and is named; only what holds keys or payloads
 must be closed to others, and nothing may be writable by others. Reads only.
-Read next: fsck.py (levels and what they mean).
+Read next: fsck.py (levels and what they mean), fsck_derived.py (what is in derived files).
 """
 
 import os
-import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-import orjson
-
-from .boundary import first_leaf
-from .errors import LogDamaged
 from .filekinds import is_foreign, is_own
-from .findings import amount
-from .idruns import FOLDER, lost_ids
-from .index import VERSION
-from .reader import LogReader
 from .writerlock import LOCK_NAME, has_writer
 
-__all__ = ["Level", "Seen", "files_seen", "lock_holder", "parquet_seen"]
+__all__ = ["START", "Level", "Seen", "files_seen", "lock_holder"]
 
 Level = Literal["fine", "note", "mend", "damage"]
 
-_START: Final = "nothing: the next start mends it"
+START: Final = "nothing: the next start mends it"
+"""What to do about what a start mends."""
 
 
 class Seen(NamedTuple):
@@ -52,14 +44,12 @@ class Seen(NamedTuple):
 def files_seen(directory: Path, *, alive: bool) -> Iterator[Seen]:
     """Everything about the files that needs no log to be read."""
     yield _lock_seen(directory, alive=alive)
-    yield from _ids_seen(directory)
     for folder, folders, files in os.walk(directory):
         base = Path(folder)
         for name in sorted([*folders, *files]):
             yield from _one(directory, base / name, alive=alive)
         if base == directory / "tile":
             folders.clear()  # a million files; `verify` knows each of them
-    yield from _index_seen(directory)
 
 
 def _one(directory: Path, path: Path, *, alive: bool) -> Iterator[Seen]:
@@ -72,7 +62,7 @@ def _one(directory: Path, path: Path, *, alive: bool) -> Iterator[Seen]:
         return
     if name.endswith(".new"):
         means = "an erasure is under way" if alive else "an erasure was interrupted"
-        yield Seen(name, level, "keys that are to replace others", means, _START)
+        yield Seen(name, level, "keys that are to replace others", means, START)
     if is_foreign(name):
         means = "not part of the log; nothing reads it"
         yield Seen(name, "note", "a foreign file", means, "remove it if you know what it is")
@@ -105,43 +95,6 @@ def _lock_seen(directory: Path, *, alive: bool) -> Seen:
     return Seen("lock", "note", f"held by {who}", "the log is being written", "nothing")
 
 
-def _ids_seen(directory: Path) -> Iterator[Seen]:
-    """Whether the ids of all pruned leaves are there."""
-    try:
-        noted, found = lost_ids(directory, first_leaf(directory))
-    except LogDamaged:
-        return  # step 2 names it
-    means = "an append whose record was pruned, tried again, is stored a second time"
-    for start, end in noted:
-        what = f"the ids of the pruned leaves {start} to {end - 1} were lost"
-        yield Seen(f"{FOLDER}/lost", "note", what, means, "nothing: they cannot be made again")
-    if found is not None:
-        what = f"the ids of the pruned leaves {found[0]} to {found[1] - 1} are not there"
-        todo = "restore this folder from a copy before the next start, which goes on without"
-        yield Seen(FOLDER, "damage", what, means, todo)
-
-
-def parquet_seen(folder: Path) -> Iterator[Seen]:
-    """The Parquet files beside the log: whether an export was interrupted."""
-    path = folder / "_manifest.json"
-    name = f"{folder.name}/{path.name}"
-    try:
-        said = orjson.loads(path.read_bytes())
-        announced, steps = said["announced"], said["steps"]
-    except FileNotFoundError:
-        return
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        todo = "export to an empty folder"
-        yield Seen(name, "mend", "damaged", "derived: Parquet files prove nothing", todo)
-        return
-    if announced:
-        what = f"the leaves {announced[0]} to {announced[1] - 1} are announced, and not yet entered"
-        means = "an export is under way, or was interrupted"
-        yield Seen(name, "mend", what, means, "the next weighbridge audit parquet finishes it")
-    else:
-        yield Seen(name, "fine", amount(len(steps), "finished steps"))
-
-
 def lock_holder(directory: Path) -> int | None:
     """The process that writes the log, if the system tells (proc(5), "locks")."""
     if not has_writer(directory):
@@ -153,37 +106,3 @@ def lock_holder(directory: Path) -> int | None:
             if words[1] == "FLOCK" and int(words[5].rpartition(":")[2]) == inode:
                 return int(words[4])
     return None
-
-
-def _index_seen(directory: Path) -> Iterator[Seen]:
-    """The index: whole, of this version, and how far behind."""
-    path = directory / "index.sqlite"
-    if not path.exists():
-        return
-    todo = "nothing: whoever asks next makes it anew; --repair does it now"
-    try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
-            checked = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            tip = db.execute("SELECT leaf FROM tip").fetchone() if version == VERSION else None
-    except sqlite3.DatabaseError as exc:
-        yield Seen(path.name, "mend", f"damaged: {exc}", "derived: it proves nothing", todo)
-        return
-    if checked != "ok" or version != VERSION:
-        what = "damaged" if checked != "ok" else f"of version {version}, now it is {VERSION}"
-        yield Seen(path.name, "mend", what, "derived: it proves nothing", todo)
-        return
-    holds = 0 if tip is None else tip[0] + 1
-    try:
-        size = LogReader(directory).size()
-    except LogDamaged:
-        size = holds  # fsck says so
-    if holds > size:
-        yield Seen(
-            path.name, "mend", f"knows {amount(holds, 'leaves')} of {size}", "of another log", todo
-        )
-    elif holds < size:
-        what = f"{amount(size - holds, 'leaves')} behind"
-        yield Seen(path.name, "note", what, "normal: it catches up when it is asked", "nothing")
-    else:
-        yield Seen(path.name, "fine", f"knows {amount(holds, 'leaves')}")

@@ -5,7 +5,8 @@ r"""One run of ids: a file that is searched without being read whole.
         multiple of 8 bytes, the ids' keys (uint64 each, ascending), their leaves (uint64 each)
 
 `covered`: the ids of all leaves below it are in this run or in an earlier one. A key is the last 8
-bytes of a UUID, which are random, or 8 bytes of the SHA-256 of another id. Little-endian.
+bytes of a UUID, of which 30 bits or more are random, or 8 bytes of the SHA-256 of another id.
+Little-endian.
 Rule: by system calls, not through memory: a mapped file that somebody truncates ends the process
 that touches it. A search takes some twenty reads of eight bytes; a file that is not what it was any
 more raises OSError.

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from .files import make_directory, replace_file
 from .idrun import Run, key_of, read_run, write_run
 
-__all__ = ["FOLDER", "IdRuns", "LostIds", "lost_ids"]
+__all__ = ["FOLDER", "IdRuns", "LostIds", "lost_ids", "not_whole"]
 
 FOLDER = "ids"
 _LOST_NAME = "lost"
@@ -46,6 +46,12 @@ def lost_ids(directory: Path, first_leaf: int) -> LostIds:
     for run in _whole_runs(sorted((directory / FOLDER).glob("*.run"))):
         covered = run.covered
     return LostIds(noted, _not_noted(noted, covered, first_leaf))
+
+
+def not_whole(directory: Path) -> list[Path]:
+    """The first run that is not, if there is one, and all behind it: the next start drops them."""
+    paths = sorted((directory / FOLDER).glob("*.run"))
+    return paths[sum(1 for _ in _whole_runs(paths)) :]
 
 
 class IdRuns:

@@ -26,7 +26,7 @@ from .files import replace_file
 from .merkle import leaf_hash
 from .reader import LogReader
 
-__all__ = ["FOLLOWED", "SNAPSHOTS", "STANDING", "Snapshot", "SnapshotFile"]
+__all__ = ["FOLLOWED", "SNAPSHOTS", "STANDING", "Snapshot", "SnapshotFile", "is_formed"]
 
 STANDING: Final = "standing"
 FOLLOWED: Final = "followed"
@@ -109,6 +109,17 @@ class SnapshotFile:
 
     def _mac(self, rest: bytes | memoryview) -> bytes:
         return hmac.digest(self._key, rest, "sha256")
+
+
+def is_formed(path: Path) -> bool:
+    """Whether it looks like a snapshot; without the key nobody can say more."""
+    raw = _read(path)
+    try:
+        end = _BEGIN + _LENGTH.size + _LENGTH.unpack_from(raw, _BEGIN)[0]
+        head = orjson.loads(raw[_BEGIN + _LENGTH.size : end])
+    except (struct.error, orjson.JSONDecodeError):
+        return False
+    return raw.startswith(_MAGIC) and len(raw) >= end and isinstance(head, dict)
 
 
 def _read(path: Path) -> bytes:
