@@ -53,8 +53,9 @@ def checked_anew(directory: Path, check: Callable[[], _T]) -> _T:
 
 def _beginning(directory: Path) -> bytes:
     """What says where the log begins, and whether everything before it is gone."""
+    path = directory / PRUNED_NAME
     try:
-        return (directory / PRUNED_NAME).read_bytes()
+        return path.read_bytes() if path.is_file() else b""  # a pipe would be waited for
     except OSError:
         return b""  # the check says what is wrong with it
 
