@@ -10,7 +10,7 @@ Rules:
 4. Where no file can be written (a reviewer's read-only copy) it is made in memory.
 What it cannot know of itself is a missing row in a file that somebody changed: `rebuild` makes it
 anew.
-Read next: reader.py.
+Read next: locate.py (one id, without an index), reader.py.
 """
 
 import sqlite3
@@ -24,6 +24,7 @@ from typing import Any
 import orjson
 
 from .errors import LogUnavailable
+from .locate import locate
 from .merkle import leaf_hash
 from .reader import LogReader
 
@@ -50,6 +51,7 @@ COMMIT;
 _INSERT = f"INSERT INTO leaf (leaf, time_us, {', '.join(_TEXTS)}) VALUES ({'?, ' * 9}?)"  # noqa: S608
 _BATCH = 5000
 _NEAR = 64
+_FAR = 50_000
 _ATTEMPTS = 20
 _MAX_INTEGER = 1 << 63
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -119,7 +121,12 @@ class Index:
         self.close()
 
     def find(self, event_id: str) -> int | None:
-        """The leaf of the event with this id, checked against the log; None if there is none."""
+        """The leaf of the event with this id, checked against the log; None if there is none.
+
+        Where the index is far behind, the log is first looked into at the id's time (locate.py).
+        """
+        if self._is_far_behind() and (leaf := locate(self._reader, event_id)) is not None:
+            return leaf
         for _ in range(2):
             leaves = self._leaves(["id = ?"], [event_id], limit=1)
             found = [orjson.loads(data)["id"] for _, data in read_leaves(self._reader, leaves)]
@@ -262,6 +269,13 @@ class Index:
         if tip[0] < self._reader.first():
             return False
         return any(leaf_hash(data) == tip[1] for _, data in self._reader.raw(tip[0], tip[0] + 1))
+
+    def _is_far_behind(self) -> bool:
+        try:
+            known = self._count()
+        except sqlite3.DatabaseError:
+            known = 0  # `catch_up` replaces it
+        return self._reader.size() - known > _FAR
 
     def _count(self) -> int:
         row = self._db.execute("SELECT leaf FROM tip").fetchone()
