@@ -36,6 +36,7 @@ from .wire import (
     APPEND,
     DONE,
     MANAGE,
+    MAX_FRAME_BYTES,
     NOTICE,
     REFUSED,
     STORED,
@@ -55,6 +56,7 @@ Handlers: TypeAlias = Mapping[str, Handler]
 _LOGGER = logging.getLogger("weighbridge.audit")
 _MAX_ASKED = 4096
 _MAX_ASKED_BYTES = 128 << 20
+_MAX_UNREAD_BYTES = MAX_FRAME_BYTES + (8 << 20)  # one long answer, and many notices
 _CLOSE_S = 10.0
 _UNIT_REF = re.compile(r"[0-9a-f]{32}")  # no other is found again in the log (mentions.py)
 _OF_UNITS = frozenset({"erase", "hold", "release"})
@@ -164,10 +166,13 @@ class NotaryServer:
         return _Connection(self, self._notary, self._handlers, self._frame_s, self._begun)
 
     def tell(self, what: Mapping[str, JSON]) -> None:
-        """Send a notice to everybody who is connected."""
+        """Send a notice to everybody who is connected; who reads none of them is hung up on."""
         frame = format_frame(0, NOTICE, format_json(what))
-        for connection in self.connections:
-            connection.send(frame)
+        for connection in tuple(self.connections):
+            if connection.transport.get_write_buffer_size() > _MAX_UNREAD_BYTES:
+                connection.transport.abort()
+            else:
+                connection.send(frame)
 
     def noted(self, event: Event, receipt: Receipt) -> None:
         """Tell `on_stored`. The record stands whatever comes of that: its client gets an answer."""

@@ -79,19 +79,19 @@ class _Runner:
         slot = self.fleet.ready(call.name, call.version)
         if slot.served is None:
             raise ModelNotReady(f"model '{call.name}' is not ready")
-        began = time.time_ns()
+        began, clock = time.time_ns(), time.monotonic_ns()
         try:
             return await slot.served.infer(call.batch, call.rows, deadline=call.deadline)
         finally:
             if call.contexts:
-                self._trace(call, began, slot.device)
+                lasted = time.monotonic_ns() - clock  # a clock may be set meanwhile
+                self._trace(call, began, began + lasted, slot.device)
 
-    def _trace(self, call: Call, began: int, device: str) -> None:
+    def _trace(self, call: Call, began: int, ended: int, device: str) -> None:
         """A span under each sampled caller's; the batch they shared is the first one's child."""
-        marks = [Mark("batch", began, time.time_ns(), {"device": device})]
+        marks = [Mark("batch", began, ended, {"device": device})]
         for context in call.contexts:
-            span = Span(f"run {call.name}", SpanKind.INTERNAL, began, marks=marks)
-            span.end()
+            span = Span(f"run {call.name}", SpanKind.INTERNAL, began, ended, marks=marks)
             self.telemetry.finish(self.telemetry.begin(context), span)
             marks = []
 

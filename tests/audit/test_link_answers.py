@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from audit import link_server
 from audit.notary import Notary
 from audit.socket_link import NotaryClient, serve
 from audit.wire import DONE, HEAD, MANAGE, format_frame, format_json
@@ -82,6 +83,25 @@ async def test_long_answers_that_nobody_reads_are_few(asked):
     assert asked.most == 1
     writer.close()
     await client.close()
+
+
+async def test_who_reads_no_notices_is_hung_up_on(asked, monkeypatch):
+    monkeypatch.setattr(link_server, "_MAX_UNREAD_BYTES", 1 << 20)
+    reads, deaf = NotaryClient(asked.path), await asyncio.open_unix_connection(asked.path)
+    notices = []
+    reads.on_notice = notices.append
+    await reads.append(decision(1))
+    assert len(asked.server.connections) == 2
+    told = 0
+    while len(asked.server.connections) == 2:
+        asked.server.tell({"what": _LONG[:100_000]})
+        told += 1
+        while len(notices) < told:
+            await asyncio.sleep(0)
+    assert (asked.notary.size, told > 10) == (1, True)
+    deaf[1].close()
+    await deaf[1].wait_closed()
+    await reads.close()
 
 
 async def test_those_of_two_connections_are_done_side_by_side(asked):
