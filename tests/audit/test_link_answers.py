@@ -88,16 +88,15 @@ async def test_long_answers_that_nobody_reads_are_few(asked):
 async def test_who_reads_no_notices_is_hung_up_on(asked, monkeypatch):
     monkeypatch.setattr(link_server, "_MAX_UNREAD_BYTES", 1 << 20)
     reads, deaf = NotaryClient(asked.path), await asyncio.open_unix_connection(asked.path)
-    notices = []
-    reads.on_notice = notices.append
+    notices = asyncio.Queue()
+    reads.on_notice = notices.put_nowait
     await reads.append(decision(1))
     assert len(asked.server.connections) == 2
     told = 0
     while len(asked.server.connections) == 2:
         asked.server.tell({"what": _LONG[:100_000]})
         told += 1
-        while len(notices) < told:
-            await asyncio.sleep(0)
+        await notices.get()
     assert (asked.notary.size, told > 10) == (1, True)
     deaf[1].close()
     await deaf[1].wait_closed()
