@@ -58,10 +58,13 @@ def test_few_segments_are_read(log, monkeypatch) -> None:
     assert sum(read) < COUNT / 3
 
 
-@pytest.mark.parametrize(
-    "unknown", ["", "no id", uuid(5), new_id(), new_id(clock=lambda: 0), '"', "0" * 36]
-)
-def test_what_is_not_there_is_not_found(log, unknown) -> None:
+@pytest.mark.parametrize("time_us", [0, START_US, START_US + 450_000_000, 1 << 58])
+def test_what_is_not_there_is_not_found(log, time_us) -> None:
+    assert locate(LogReader(log[0]), new_id(clock=lambda: time_us)) is None
+
+
+@pytest.mark.parametrize("unknown", ["", "no id", uuid(5), '"', "0" * 36])
+def test_what_is_no_id_is_not_found(log, unknown) -> None:
     assert locate(LogReader(log[0]), unknown) is None
 
 
