@@ -9,6 +9,8 @@ export BENTOML_DO_NOT_TRACK := True
 export TF_CPP_MIN_LOG_LEVEL := 3
 export WEIGHBRIDGE_HOME ?= .weighbridge
 export BENTOML_HOME ?= $(abspath $(WEIGHBRIDGE_HOME))/bentoml
+# Some images set this. The tests start hundreds of processes, and each would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install serve train demo test test-slow check format bento verify-wheel bench bench-audit bench-serving bench-gpu lock clean
 
