@@ -84,7 +84,7 @@ def fuzz(server: servers.Server, folder: Path, *words: str) -> str:
 
 
 def test_the_fuzzer_finds_nothing(fuzzed, tmp_path) -> None:
-    said = fuzz(fuzzed, tmp_path, "--max-examples", "25", "--exclude-tag", "repository")
+    said = fuzz(fuzzed, tmp_path, "--max-examples", "15", "--exclude-tag", "repository")
     assert "passed" in said
     assert "Traceback" not in fuzzed.output()
     counted = httpx.get(f"{fuzzed.http}/v2/models/stats").json()["model_stats"]
@@ -94,8 +94,8 @@ def test_the_fuzzer_finds_nothing(fuzzed, tmp_path) -> None:
 
 
 def test_the_fuzzer_finds_nothing_while_models_come_and_go(fuzzed, tmp_path) -> None:
-    fuzz(fuzzed, tmp_path, "--max-examples", "10", "--include-tag", "repository")
-    fuzz(fuzzed, tmp_path, "--max-examples", "5", "--include-tag", "decisions")
+    fuzz(fuzzed, tmp_path, "--max-examples", "6", "--include-tag", "repository")
+    fuzz(fuzzed, tmp_path, "--max-examples", "4", "--include-tag", "decisions")
     assert "Traceback" not in fuzzed.output()
     for name in ("digits", "sentiment", "income", "recommend"):
         loaded = httpx.post(f"{fuzzed.http}/v2/repository/models/{name}/load", timeout=30)
