@@ -6,6 +6,8 @@ a home folder with trained models in WEIGHBRIDGE_TEST_MODELS instead.
 Rule: no test asserts a time, so Hypothesis has no deadline.
 Rule: `httpx.get` and its like read the system's certificates at each call, even for plain HTTP: 40
 ms, thousands of times. Here they are read once.
+Rule: bytes do not name a test. What gzip made differs by the second, and the processes that share
+the suite must collect the same names.
 """
 
 import fcntl
@@ -27,6 +29,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 settings.register_profile("weighbridge", deadline=None)
 settings.load_profile("weighbridge")
 httpx_transports.create_ssl_context = functools.cache(httpx_transports.create_ssl_context)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """What names a case: the argument's name for bytes, what pytest makes of all else."""
+    return argname if isinstance(val, bytes) and not val.decode("latin-1").isprintable() else None
 
 
 def _code_digest() -> str:
