@@ -86,10 +86,10 @@ def test_every_lookup_finds_what_a_scan_finds_step_by_step_and_rebuilt(some, oth
             grown.catch_up()
             fresh.catch_up()
             everything = "SELECT * FROM leaf ORDER BY leaf"
-            before = grown._db.execute(everything).fetchall()
-            assert before == fresh._db.execute(everything).fetchall()
+            before = grown._file._db.execute(everything).fetchall()
+            assert before == fresh._file._db.execute(everything).fetchall()
             grown.rebuild()
-            assert before == grown._db.execute(everything).fetchall()
+            assert before == grown._file._db.execute(everything).fetchall()
 
 
 @pytest.fixture
@@ -110,6 +110,23 @@ def test_any_leaves_are_read_in_few_passes(log, wanted, near):
         patch.setattr("audit.index._NEAR", near)
         found = list(read_leaves(reader, leaves))
     assert found == [(leaf, encode(decision(leaf + 1))) for leaf in leaves]
+
+
+def test_a_record_of_a_later_version_is_found_by_what_it_has(tmp_path):
+    known = encode(decision(1))
+    odd = [
+        json.dumps(body, separators=(",", ":")).encode()
+        for body in (
+            {"model": "income", "schema": 9, "time_us": "noon", "type": "later"},
+            {"decision": uuid(7), "id": 5, "model": "income", "time_us": 1 << 70, "type": "later"},
+        )
+    ]
+    with Index(write_log(tmp_path, [*odd, known])) as index:
+        assert index.search(Criteria(model="income")) == [0, 1, 2]
+        assert index.search(Criteria(decision=uuid(7))) == [1]
+        assert index.search(Criteria(from_us=1)) == [2]
+        assert index.search(Criteria(to_us=1)) == [0, 1]
+        assert index.find(uuid(7)) is None
 
 
 def test_an_index_of_an_older_version_is_made_again(log):
@@ -160,7 +177,7 @@ def test_an_index_that_somebody_else_builds_is_waited_for_then_refused_by_name(l
     holder = sqlite3.connect(log / "index.sqlite", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with Index(log) as index:
-        index._db.execute("PRAGMA busy_timeout=50")
+        index._file._db.execute("PRAGMA busy_timeout=50")
         with pytest.raises(LogUnavailable, match=r"index\.sqlite"):
             index.search(Criteria(model="income"))
         holder.execute("ROLLBACK")

@@ -73,9 +73,9 @@ def test_an_index_that_is_far_behind_is_not_asked(log, tmp_path, monkeypatch) ->
     monkeypatch.setattr(indexing, "_FAR", 100)
     with Index(directory, tmp_path / "index.sqlite") as index:
         assert index.find(made[77]) == 77
-        assert index._count() == 0
+        assert index._file.known() == 0
         assert index.find(uuid(5)) is None  # now it was
-        assert index._count() == COUNT
+        assert index._file.known() == COUNT
         assert index.find(made[77]) == 77
 
 

@@ -200,10 +200,10 @@ def test_a_damaged_index_is_built_again(world, tmp_path, harm):
     with Index(world.directory, path) as index:
         right = index.find(decision(50).id)
         if harm == "wrong rows":
-            index._db.execute("UPDATE leaf SET leaf = leaf - 1000")
-            index._db.execute("UPDATE leaf SET leaf = 125 - (leaf + 1000)")
+            index._file._db.execute("UPDATE leaf SET leaf = leaf - 1000")
+            index._file._db.execute("UPDATE leaf SET leaf = 125 - (leaf + 1000)")
         if harm == "ahead":
-            index._db.execute("UPDATE leaf SET leaf = leaf + 1000 WHERE leaf > 100")
+            index._file._db.execute("UPDATE leaf SET leaf = leaf + 1000 WHERE leaf > 100")
     if harm == "garbage":
         path.write_bytes(b"garbage" * 1000)
     with Index(world.directory, path) as index:
