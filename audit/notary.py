@@ -12,8 +12,8 @@ Rules:
    fails, tried again and again, with every later append waiting for the disk. A crash in that time
    loses it, and its number shows as missing. Who sends it again as "strict" waits for the disk.
 6. An event id is stored once: appending the same bytes again gives the same receipt, other bytes
-   under a used id raise EventConflict, however old it is (olderids.py), also after a restart. Ids
-   of `once` appends are not remembered; that they are used is told by their form (nodeids.py).
+   under a used id raise EventConflict, however old it is, also after a restart (knownids.py). The
+   maker of a `once` append vouches that its id is new.
 Read next: appending.py (an append that a task waits for), groups.py (the writing),
 socket_link.py (appending from other processes), reader.py (reading there).
 """
@@ -27,18 +27,18 @@ from typing import TypeVar
 from .appending import EventAppender
 from .blobs import Payload
 from .checkpointing import Checkpoints
-from .errors import AuditError, EventConflict, LogOverloaded, LogUnavailable
+from .errors import AuditError, LogOverloaded, LogUnavailable
 from .events import Event
 from .files import FileLayer
 from .groups import GroupWriter, Pending
 from .keys import Keyring
+from .knownids import KnownIds
 from .log import Log, Record
 from .merkle import leaf_hash
 from .note import Checkpoint, Signer, VerifierKey
-from .olderids import OlderIds
 from .prove import prove
 from .reader import LogReader
-from .receipts import PROMISED, RECENT_EVENTS, Asked, Durability, Receipt, RecentEvents, Told, tell
+from .receipts import PROMISED, RECENT_EVENTS, Asked, Durability, Receipt, Told, tell
 from .record import encode
 from .recovery import RecoveryReport
 from .syncer import Syncer
@@ -76,15 +76,16 @@ class Notary(EventAppender):
         self._loop = asyncio.get_running_loop()
         self._groups = GroupWriter(self._loop, log, syncer, self._resolve, self._reject)
         self._closed = False
-        self._older = OlderIds(
-            directory, self.reader, remembered=remembered, under_way=2 * max_pending
+        self._known = KnownIds(
+            directory,
+            self.reader,
+            origin=origin,
+            remembered=remembered,
+            under_way=2 * max_pending,
+            put=self._put,
+            refuse=self._refuse_more,
         )
-        self._recent = RecentEvents(remembered, forgotten=self._older.add)
-        self._asking: set[asyncio.Task[None]] = set()
-        self._joined: dict[str, list[Told]] = {}
-        self._doubting: dict[str, list[Told]] = {}  # a promise is not enough for these
         self._failure: str | None = None
-        self._own: Callable[[str], bool] = lambda _: False
         self.checkpoints = Checkpoints(log)
 
     @classmethod
@@ -148,7 +149,7 @@ class Notary(EventAppender):
         if log.recovered.cut is not None:
             _LOGGER.warning("recovered the log: cut a torn tail, %s", log.recovered.cut)
         try:
-            await notary.checkpoints.in_thread(notary._seed_recent)
+            await notary.checkpoints.in_thread(lambda: notary._known.open(notary.size))
             await syncer.started(_SYNCER_S)
         except BaseException:  # re-raised: only the lock must not stay taken
             syncer.close()
@@ -196,7 +197,7 @@ class Notary(EventAppender):
 
     def own(self, made: Callable[[str], bool]) -> None:
         """Say which ids are of `once` appends: nobody else may use one."""
-        self._own = made
+        self._known.own = made
 
     @property
     def signed(self) -> Checkpoint:
@@ -214,90 +215,34 @@ class Notary(EventAppender):
         once: bool = False,
     ) -> None:
         """Queue an event's bytes; see EventAppender.submit. A `once` id is not remembered."""
-        leaf = leaf_hash(data)
+        durability = durability or self._durability
+        remembered = "" if once else event_id
+        asked = Asked(remembered, data, leaf_hash(data), told, payloads, durability)
         try:
-            if not once and self._own(event_id):
-                raise EventConflict(
-                    f"could not store event {event_id}: the notary's process gave this id"
-                )
-            known = None if once else self._recent.find(event_id, leaf)
-            if known is None:
+            if once:
                 self._refuse_more()
-                if (
-                    not once
-                    and event_id <= self._older.newest
-                    and (leaves := self._older.find(event_id))
-                ):
-                    asked = Asked(event_id, data, leaf, told, payloads, durability)
-                    self._compare_older(asked, leaves)
-                    return
+            elif self._known.settles(asked):
+                return
         except AuditError as error:
             told(None, error)
             return
-        if known is not None:
-            if known[1] is None:
-                self._joined.setdefault(event_id, []).append(told)
-            elif known[1].index != PROMISED or (durability or self._durability) == "bounded":
-                told(known[1], None)
-            else:
-                self._doubting.setdefault(event_id, []).append(told)
-            return
-        self._put("" if once else event_id, data, leaf, told, payloads, durability)
+        self._put(asked)
 
-    def _put(  # noqa: PLR0917  as Asked has them, and called for each append
-        self,
-        event_id: str,
-        data: bytes,
-        leaf: bytes,
-        told: Told,
-        payloads: tuple[Payload, ...],
-        durability: Durability | None,
-    ) -> None:
+    def _put(self, asked: Asked) -> None:
         """Queue an event that is not stored yet."""
-        durability = durability or self._durability
+        event_id, data, leaf, told, payloads, durability = asked
         record = Record(data, payloads, leaf)
         if durability == "bounded" and self._groups.behind() < self._bound_s:
             promise = Receipt(self._origin, PROMISED, leaf)
             if event_id:
-                self._recent.put(event_id, leaf, promise)
+                self._known.put(event_id, leaf, promise)
             self._groups.put(Pending(event_id, record, leaf, durability, None))
             told(promise, None)
             return
         if event_id:
-            self._recent.put(event_id, leaf, None)
+            self._known.put(event_id, leaf, None)
         mode: Durability = "async" if durability == "async" else "strict"
         self._groups.put(Pending(event_id, record, leaf, mode, told))
-
-    def _compare_older(self, asked: Asked, leaves: list[int]) -> None:
-        """An id that an older record may have: look before storing it."""
-        self._recent.put(asked.event_id, asked.leaf, None)  # the same again waits for this one
-        task = self._loop.create_task(self._compare(asked, leaves))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
-
-    async def _compare(self, asked: Asked, leaves: list[int]) -> None:
-        """Answer an append whose id an older record may have, and all that joined it."""
-        event_id, receipt, refused = asked.event_id, None, None
-        try:
-            found = await self._older.confirm(leaves, event_id)
-            if found is not None and found[1] != asked.leaf:
-                raise EventConflict(f"could not store event {event_id}: its id names other content")
-            if found is None:
-                self._refuse_more()  # it may have been closed meanwhile
-        except AuditError as error:
-            refused = error
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the callers learn of it
-            refused = LogUnavailable(f"could not store event {event_id}: {type(error).__name__}")
-        if refused is not None:
-            self._recent.forget(event_id)
-        elif found is None:
-            self._put(*asked)
-            return
-        else:
-            receipt = Receipt(self._origin, found[0], asked.leaf)
-            self._recent.put(event_id, asked.leaf, receipt)
-        for told in (asked.told, *self._joined.pop(event_id, ())):
-            tell(told, receipt, refused)
 
     def _refuse_more(self) -> None:
         if self._closed:
@@ -352,7 +297,7 @@ class Notary(EventAppender):
             return event, receipt
 
         event, receipt = await self.in_writer(both)
-        self._recent.put(event.id, receipt.leaf_hash, receipt)
+        self._known.put(event.id, receipt.leaf_hash, receipt)
         self.checkpoints.grown(self.size)
         return event, receipt
 
@@ -367,7 +312,7 @@ class Notary(EventAppender):
             LogUnavailable: they could not be written.
             LogDamaged: the log could not be read.
         """
-        await self._older.settle(upto)
+        await self._known.settle(upto)
 
     async def close(self) -> None:
         """Write what is queued, sign a last checkpoint, release the lock. Safe to call twice."""
@@ -377,9 +322,9 @@ class Notary(EventAppender):
         lost = await self._groups.drain()
         if lost:
             _LOGGER.error("closing although %d promised records could not be stored", lost)
-        self._refuse_doubting("the notary is closed")
+        self._known.refuse_doubting("the notary is closed")
         await self.checkpoints.stop()
-        await asyncio.to_thread(self._older.close)
+        await asyncio.to_thread(self._known.close)
         await self._groups.run(self._log.close)
         self._groups.shutdown()
 
@@ -389,9 +334,8 @@ class Notary(EventAppender):
         """Tell everyone who waits for one append how it ended."""
         if pending.told is not None:
             tell(pending.told, receipt, error)
-        if self._joined and pending.event_id:
-            for told in self._joined.pop(pending.event_id, ()):
-                tell(told, receipt, error)
+        if pending.event_id:
+            self._known.tell(pending.event_id, receipt, error)
 
     # --- on the loop ------------------------------------------------------------------------
 
@@ -399,11 +343,8 @@ class Notary(EventAppender):
         for index, pending in group:
             receipt = Receipt(self._origin, index, pending.leaf)
             if pending.event_id:
-                self._recent.put(pending.event_id, pending.leaf, receipt)
+                self._known.put(pending.event_id, pending.leaf, receipt)
             self._tell(pending, receipt)
-            if self._doubting:
-                for told in self._doubting.pop(pending.event_id, ()):
-                    tell(told, receipt, None)
         self._failure = None
         self.checkpoints.grown(self.size)
 
@@ -412,23 +353,8 @@ class Notary(EventAppender):
             _LOGGER.error("the audit log is unavailable: %s", error)
         self._failure = str(error)
         for pending in group:
-            self._recent.forget(pending.event_id)
+            self._known.forget(pending.event_id)
             refusal = LogUnavailable(str(error))
             refusal.__cause__ = error
             self._tell(pending, None, refusal)  # nobody, if it was acknowledged before the sync
-        self._refuse_doubting(str(error))  # what they wait for is tried again, with or without them
-
-    def _refuse_doubting(self, why: str) -> None:
-        doubting, self._doubting = self._doubting, {}
-        for event_id, waiting in doubting.items():
-            for told in waiting:
-                tell(told, None, LogUnavailable(f"could not store event {event_id} yet: {why}"))
-
-    def _seed_recent(self) -> None:
-        """Learn the ids of the log, so that a retry after a restart finds its record."""
-        self._older.open(
-            self.size,
-            lambda name, leaf, index: self._recent.put(
-                name, leaf, Receipt(self._origin, index, leaf)
-            ),
-        )
+        self._known.refuse_doubting(str(error))  # tried again, with or without them
