@@ -6,9 +6,7 @@ import shutil
 
 import pytest
 
-from audit.completeness import Completeness
 from audit.cosignature import Cosigner
-from audit.files import OsFiles
 from audit.findings import amount
 from audit.frames import Frame, Watermark, format_frame, format_segment_header, scan
 from audit.keys import Keyring
@@ -16,18 +14,15 @@ from audit.log import Log
 from audit.marker import MARKER_NAME, Position, format_marker
 from audit.notary import Notary
 from audit.note import Checkpoint, Signer
-from audit.record import Gap, encode
-from audit.steps import drive
+from audit.record import encode
 from audit.verify import verify_log
 from tests.audit.worlds import (
     ORIGIN,
-    START_US,
     append,
     build_world,
     decision,
     make_keyring,
     records,
-    uuid,
 )
 
 SEGMENT = "wal/00000000000000000000.wal"
@@ -399,84 +394,6 @@ def test_an_earlier_checkpoint_that_nobody_signed_is_said_to_be_so(victim):
     assert [p.step for p in problems(victim, earlier_checkpoint=note)] == [5]
 
 
-def small_log(tmp_path, *entries):
-    ring = make_keyring(tmp_path / "keys")
-    log = Log.open(tmp_path / "log", ring, origin=ORIGIN)
-    drive(log._wal.steps(list(entries), Watermark(0, 16, 0)), OsFiles())
-    log.publish()
-    log.close()
-    return verify_log(tmp_path / "log", ring.verifier_key(ORIGIN))
-
-
-def gap(number, instance, first, last):
-    return encode(
-        Gap(
-            id=uuid(number + (1 << 40)),
-            time_us=START_US,
-            instance=instance,
-            first_seq=first,
-            last_seq=last,
-            reason="log_unavailable",
-        )
-    )
-
-
-def test_a_missing_number_is_a_problem_and_a_gap_explains_it(tmp_path):
-    three = [encode(decision(seq)) for seq in (1, 2, 5)]
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    found = small_log(tmp_path / "a", *three)
-    assert [str(p) for p in found.problems] == [
-        "step 7: instance 0000000a: number 3 to 4 is missing and no gap explains it"
-    ]
-    assert small_log(tmp_path / "b", *three, gap(1, "0000000a", 3, 4)).ok
-
-
-def test_a_missing_number_may_be_on_its_way_if_the_caller_says_so(tmp_path):
-    ring = make_keyring(tmp_path / "keys")
-    small_log(tmp_path, *[encode(decision(seq)) for seq in (1, 3)])
-    findings = verify_log(tmp_path / "log", ring.verifier_key(ORIGIN), in_flight_s=60)
-    assert findings.ok
-    assert any("on its way" in note for note in findings.notes)
-
-
-def test_a_number_given_twice_is_a_problem(tmp_path):
-    twice = [encode(decision(1)), encode(decision(1, id=uuid(77)))]
-    found = small_log(tmp_path, *twice)
-    assert [(p.step, p.leaf) for p in found.problems] == [(7, 1)]
-
-
-def test_a_decision_recorded_twice_is_a_problem(tmp_path):
-    found = small_log(tmp_path, encode(decision(1)), encode(decision(2, id=decision(1).id)))
-    assert [(p.step, p.leaf) for p in found.problems] == [(6, 1)]
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        b"not json",
-        b'{"type": "gap"}',
-        b'{"id":"a","schema":1,"time_us":1,"type":"gap"}',
-        b'{"schema":1,"time_us":1,"type":"later"}',
-        b'{"id":"a","schema":1,"time_us":"noon","type":"later"}',
-        b'{"id":"a","schema":1,"time_us":1,"type":7}',
-        b'{"id":"a","time_us":1,"type":"later"}',
-        encode(decision(1)).replace(b'"seq":1,', b'"seq":0,'),
-        encode(decision(1)).replace(b'"seq":1,', b'"seq":"1",'),
-        encode(decision(1)).replace(b'"instance":"0000000a"', b'"instance":7'),
-    ],
-)
-def test_an_entry_that_is_no_event_is_named(tmp_path, entry):
-    found = small_log(tmp_path, entry)
-    assert [(p.step, p.leaf) for p in found.problems if p.step == 6] == [(6, 0)]
-
-
-def test_an_event_of_a_newer_version_is_noted_and_no_problem(tmp_path):
-    found = small_log(tmp_path, b'{"id":"a","schema":3,"time_us":1,"type":"decision"}')
-    assert found.ok
-    assert any("unknown to this version" in note for note in found.notes)
-
-
 def test_the_leaves_alone_can_be_verified_from_the_public_tiles(victim):
     """An auditor who has only what is served: checkpoint and tile/."""
     for name in ("wal", "blobs"):
@@ -500,34 +417,6 @@ def test_bytes_after_the_committed_end_are_noted(victim):
 def test_a_foreign_file_is_noted(victim):
     (victim.directory / "notes.txt").write_text("hello", encoding="utf-8")
     assert any("notes.txt" in note for note in verify_log(victim.directory, victim.key).notes)
-
-
-def test_numbers_may_arrive_in_any_order():
-    state = Completeness()
-    numbers = list(range(1, 200))
-    random.Random(3).shuffle(numbers)
-    state.gap("a", 200, 210)
-    for number in [*numbers, 211]:
-        assert state.decision("a", number, 0)
-    assert state.missing() == []
-    assert state.instances() == {"a": 211}
-
-
-def test_a_number_both_recorded_and_refused_is_no_hole():
-    state = Completeness()
-    assert state.decision("a", 1, 0)
-    state.gap("a", 1, 2)
-    assert state.decision("a", 3, 0)
-    assert state.missing() == []
-    assert state.both == [("a", 1)]
-
-
-def test_a_gap_of_any_size_costs_nothing():
-    state = Completeness()
-    state.gap("a", 2, 2**52)
-    assert state.decision("a", 1, 0)
-    assert state.decision("a", 2**52 + 2, 0)
-    assert [(m.first, m.last) for m in state.missing()] == [(2**52 + 1, 2**52 + 1)]
 
 
 async def test_a_log_can_be_verified_while_it_is_written(tmp_path):
@@ -555,63 +444,3 @@ async def test_a_log_can_be_verified_while_it_is_written(tmp_path):
     await load
     await notary.close()
     assert verify_log(tmp_path / "log", ring.verifier_key(ORIGIN)).ok
-
-
-def changed(source, data):
-    """The bytes with one random change: a flip, a cut, a hole, an insertion, a copy, a swap."""
-    start = source.randrange(len(data))
-    end = min(len(data), start + source.choice((1, 1, 2, 8, 40, 300)))
-    piece, other = data[start:end], source.randrange(len(data))
-    return source.choice(
-        [
-            data[:start] + bytes([data[start] ^ 1 << source.randrange(8)]) + data[start + 1 :],
-            data[:start],
-            data[:start] + data[end:],
-            data[:start] + bytes(len(piece)) + data[end:],
-            data[:start] + source.randbytes(len(piece)) + data[start:],
-            data[:start] + source.randbytes(len(piece)) + data[end:],
-            data[:start] + data[other : other + len(piece)] + data[end:],
-            data[:start] + piece[::-1] + data[end:],
-        ]
-    )
-
-
-def mutate(world, victim, count, *, seed):
-    """Make changes one after the other, each to one file; each must be found there."""
-    source, names, made = random.Random(seed), world.files(), 0
-    while made < count:
-        name = source.choice(names)
-        path = victim.directory / name
-        whole = path.read_bytes()
-        data = changed(source, whole)
-        if data == whole:
-            continue
-        path.write_bytes(data)
-        found = problems(victim)
-        assert str(name) in [p.file for p in found], f"{name}, change {made}: {found}"
-        path.write_bytes(whole)
-        made += 1
-    assert problems(victim) == ()
-
-
-def test_three_hundred_random_changes_are_all_found(world, victim):
-    mutate(world, victim, 300, seed=11)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", range(4))
-def test_ten_thousand_random_changes_are_all_found(world, victim, seed):
-    mutate(world, victim, 2500, seed=seed)
-
-
-@pytest.mark.slow
-async def test_every_byte_of_every_file_of_a_small_log_matters(tmp_path):
-    world = await build_world(tmp_path / "world", [3, 4])
-    for name in world.files():
-        path = world.directory / name
-        for offset in range(path.stat().st_size):
-            bit = 1 << (offset % 8)
-            flip(path, offset, bit)
-            assert str(name) in [p.file for p in problems(world)], (name, offset, bit)
-            flip(path, offset, bit)
