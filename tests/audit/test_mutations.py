@@ -1,20 +1,16 @@
 """Random changes of a log's files: each is found, and its file named."""
 
-import asyncio
 import random
 
 import pytest
 
 from audit.verify import verify_log
-from tests.audit.worlds import build_world
+from tests.audit.worlds import build_world, mixed_world
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """330 decisions in groups of many sizes, over several segments, with payloads."""
-    folder = tmp_path_factory.mktemp("world")
-    groups = [1, 2, 3, 50, 100, 44, 60, 70]
-    return asyncio.run(build_world(folder, groups, segment_bytes=100_000))
+    return mixed_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture

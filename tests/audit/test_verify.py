@@ -19,9 +19,9 @@ from audit.verify import verify_log
 from tests.audit.worlds import (
     ORIGIN,
     append,
-    build_world,
     decision,
     make_keyring,
+    mixed_world,
     records,
 )
 
@@ -30,10 +30,7 @@ SEGMENT = "wal/00000000000000000000.wal"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """330 decisions in groups of many sizes, over several segments, with payloads."""
-    folder = tmp_path_factory.mktemp("world")
-    groups = [1, 2, 3, 50, 100, 44, 60, 70]
-    return asyncio.run(build_world(folder, groups, segment_bytes=100_000))
+    return mixed_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture

@@ -123,6 +123,12 @@ async def build_world(folder, groups, *, payload_every=5, segment_bytes=1 << 20)
     return World(directory, keyring, tuple(events))
 
 
+def mixed_world(folder):
+    """330 decisions in groups of many sizes, over several segments, with payloads."""
+    groups = [1, 2, 3, 50, 100, 44, 60, 70]
+    return asyncio.run(build_world(folder, groups, segment_bytes=100_000))
+
+
 def append(notary, event, payload_every=0):
     wanted = payload_every and event.seq % payload_every == 0
     payloads = payloads_for(event.seq) if wanted else {}
