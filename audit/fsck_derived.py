@@ -74,21 +74,22 @@ def parquet_seen(folder: Path) -> Iterator[Seen]:
     """The Parquet files beside the log: whether an export was interrupted."""
     path = folder / "_manifest.json"
     name = f"{folder.name}/{path.name}"
-    try:
-        said = orjson.loads(path.read_bytes())
-        announced, steps = said["announced"], said["steps"]
-    except FileNotFoundError:
+    if not path.exists():
         return
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        todo = "export to an empty folder"
-        yield Seen(name, "mend", "damaged", _DERIVED, todo)
+    try:
+        # A pipe would be waited for.
+        said = orjson.loads(path.read_bytes() if path.is_file() else b"{}")
+        steps, (first, end) = len(said["steps"]), said["announced"] or (0, 0)
+        announced = range(first, end)
+    except (OSError, KeyError, TypeError, ValueError):
+        yield Seen(name, "mend", "damaged", _DERIVED, "export to an empty folder")
         return
     if announced:
-        what = f"the leaves {announced[0]} to {announced[1] - 1} are announced, and not yet entered"
+        what = f"the leaves {first} to {end - 1} are announced, and not yet entered"
         means = "an export is under way, or was interrupted"
         yield Seen(name, "mend", what, means, "the next weighbridge audit parquet finishes it")
     else:
-        yield Seen(name, "fine", amount(len(steps), "finished steps"))
+        yield Seen(name, "fine", amount(steps, "finished steps"))
 
 
 def _index_seen(directory: Path) -> Iterator[Seen]:

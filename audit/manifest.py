@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
 import fsspec
+import msgspec
 import orjson
 
 from .errors import RequestError
@@ -25,6 +26,9 @@ from .files import make_directory, replace_file
 
 MANIFEST = "_manifest.json"
 _VERSION = 1
+_Leaf: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+_Span: TypeAlias = Annotated[list[_Leaf], msgspec.Meta(min_length=2, max_length=2)]
+_Path: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^(?:[^/.][^/]*/)*[^/.][^/]*$")]
 
 
 class ParquetMismatch(RequestError):
@@ -37,11 +41,11 @@ class ParquetMismatch(RequestError):
 class Part:
     """One file: rows of one type and day."""
 
-    path: str
+    path: _Path
     type: str
-    first: int
-    last: int
-    rows: int
+    first: _Leaf
+    last: _Leaf
+    rows: _Leaf
     sha256: str
 
 
@@ -49,8 +53,8 @@ class Part:
 class Step:
     """The leaves [first, end), in their parts."""
 
-    first: int
-    end: int
+    first: _Leaf
+    end: _Leaf
     last_leaf_hash: str
     parts: list[Part]
 
@@ -64,8 +68,8 @@ class Manifest:
 
     origin: str
     steps: list[Step] = field(default_factory=list)
-    announced: list[int] | None = None
-    first: int = 0
+    announced: _Span | None = None
+    first: _Leaf = 0
     version: int = _VERSION
 
     @property
@@ -103,7 +107,9 @@ class Destination:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def get(self, path: str) -> bytes | None:
-        """The bytes of a file, or None."""
+        """The bytes of a file; None where there is none (a pipe would be waited for)."""
+        if self.local is not None and not (self.local / path).is_file():
+            return None
         try:
             found: bytes = self.fs.cat_file(f"{self.root}/{path}")
         except FileNotFoundError:
@@ -156,19 +162,14 @@ class Destination:
         if raw is None:
             return None
         try:
-            said = orjson.loads(raw)
-            if said["version"] != _VERSION:
-                raise ValueError(f"version {said['version']}")
-            steps = [
-                Step(**{**step, "parts": [Part(**part) for part in step["parts"]]})
-                for step in said["steps"]
-            ]
-            first = said.get("first", 0)
-            return Manifest(said["origin"], steps, said["announced"], first, said["version"])
-        except (ValueError, KeyError, TypeError) as exc:
+            manifest = msgspec.json.decode(raw, type=Manifest)
+            if manifest.version != _VERSION:
+                raise ValueError(f"version {manifest.version}")
+        except ValueError as exc:
             raise ParquetMismatch(
                 f"could not read {self.name}/{MANIFEST}: {exc}; export to an empty folder"
             ) from exc
+        return manifest
 
     def enter(self, manifest: Manifest) -> None:
         """Put a manifest; the inverse of `manifest`."""

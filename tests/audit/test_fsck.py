@@ -299,7 +299,12 @@ def test_an_export_that_was_interrupted_is_named(world, tmp_path) -> None:
     assert told('{"announced":null,"steps":[1,2]}').level == "fine"
     found = told('{"announced":[0,65536],"steps":[]}')
     assert (found.level, "0 to 65535 are announced" in found.what) == ("mend", True)
-    assert told("{").level == "mend"
+    for odd in ("{", "[1]", '{"announced":5,"steps":[]}', '{"announced":["a",2],"steps":[]}'):
+        assert told(odd).what == "damaged"
+    (tmp_path / "parquet" / "_manifest.json").unlink()
+    os.mkfifo(tmp_path / "parquet" / "_manifest.json")
+    report = inspect(world.directory, world.key, parquet=tmp_path / "parquet")
+    assert [one.what for one in report.seen if one.path.startswith("parquet")] == ["damaged"]
 
 
 def test_payloads_without_records_are_cut_at_the_next_start(world) -> None:

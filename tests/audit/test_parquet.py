@@ -236,6 +236,45 @@ def test_a_missing_changed_or_added_file_is_named(log, tmp_path, harm):
     assert any(expected.get(harm, "are in no step") in problem for problem in problems), problems
 
 
+@pytest.mark.parametrize(
+    "harm",
+    [
+        {"announced": 5},
+        {"announced": [1]},
+        {"announced": [0, "x"]},
+        {"steps": 3},
+        {"steps": [{"first": 0, "end": 1}]},
+        {"steps": [{"first": 0, "end": "1", "last_leaf_hash": "", "parts": []}]},
+        {"first": -1},
+        {"version": 2},
+        {"path": "../else.parquet"},
+        {"path": "/else.parquet"},
+        {"path": "type=decision/../../else.parquet"},
+    ],
+)
+def test_a_manifest_of_another_form_is_refused_in_words(log, tmp_path, harm):
+    out = tmp_path / "out"
+    export(LogReader(log), Destination(str(out)), all_signed=True)
+    said = json.loads((out / "_manifest.json").read_text())
+    if "path" in harm:
+        said["steps"][0]["parts"][0] |= harm
+    else:
+        said |= harm
+    (out / "_manifest.json").write_text(json.dumps(said))
+    for use in (check, export):
+        with pytest.raises(ParquetMismatch, match="export to an empty folder"):
+            use(LogReader(log), Destination(str(out)))
+
+
+def test_a_pipe_in_place_of_the_manifest_is_not_waited_for(log, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    os.mkfifo(out / "_manifest.json")
+    assert Destination(str(out)).manifest() is None
+    end = export(LogReader(log), Destination(str(out)), all_signed=True).end
+    assert Destination(str(out)).manifest().end == end
+
+
 def test_credentials_in_a_url_are_not_repeated():
     assert Destination.name_of("s3://key:secret@bucket/a?token=x") == "s3://bucket/a"
     with pytest.raises(ValueError, match="could not use"):
