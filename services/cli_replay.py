@@ -1,8 +1,9 @@
 """`weighbridge audit replay`: make decisions again with the exact artefact, and compare.
 
 Rule: reads the log, the payloads and the registry, and puts that on record first. It exits with 1
-when an answer differs, a payload was changed or what is needed is damaged, and when nothing could
-be replayed.
+when an answer differs, a payload was changed or what is needed is damaged or missing, and when
+nothing could be replayed: a sample of which only a part was made again must not pass for one that
+was. Erased payloads and remote models are no fault.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ Outcome = (
     | Literal["not replayable"]
 )
 _REPLAYED = ("equal", "within tolerance", "differs")
+_AS_IT_SHOULD = ("equal", "within tolerance", "nothing kept", "not reproducible")
 
 
 class Replayed(NamedTuple):
@@ -68,8 +69,11 @@ class Replayed(NamedTuple):
 
     @property
     def wrong(self) -> bool:
-        """Whether evidence and model disagree, or evidence is damaged or missing."""
-        return self.outcome in ("differs", "payload changed", "not replayable")
+        """Whether evidence and model disagree, or something of them is damaged or missing.
+
+        What was erased is gone rightly, and a remote model was never here.
+        """
+        return self.outcome not in _AS_IT_SHOULD
 
 
 class Replayer:

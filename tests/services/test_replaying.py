@@ -11,7 +11,7 @@ from audit.reader import LogReader
 from audit.sealfiles import roots_path
 from audit.seals import Seals
 from runners.errors import ModelFailed
-from services.replaying import Replayer
+from services.replaying import Replayed, Replayer
 from tests.audit.worlds import decision
 
 BODIES = {"input": b"in", "output": b"out"}
@@ -80,3 +80,22 @@ def test_an_artefact_that_does_not_open_is_the_fate_of_its_decisions(kept, monke
     monkeypatch.setattr(replayer, "_committed", lambda *_: True)
     told = replayer.replay(events[0])
     assert (told.outcome, told.detail) == ("failed", "the artefact does not open: ModelFailed")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "wrong"),
+    [
+        ("equal", False),
+        ("within tolerance", False),
+        ("differs", True),
+        ("payload changed", True),
+        ("not replayable", True),
+        ("artefact missing", True),
+        ("failed", True),
+        ("nothing kept", False),
+        ("not reproducible", False),
+    ],
+)
+def test_what_was_not_made_again_is_wrong_unless_it_was_erased_or_remote(outcome, wrong):
+    told = Replayed("id", "income", "1", "sha256:00", outcome, "", None, "cpu", "")
+    assert told.wrong == wrong
