@@ -95,7 +95,7 @@ class Plan(NamedTuple):
         for segment in self.segments:
             if not segment.goes:
                 return f"leaves {segment.first} to {segment.end - 1}: {segment.why}"
-        if self.segments and not any(segment.due for segment in self.segments):
+        if self.segments and self.kept_from == self.from_leaf:
             return "nothing is due"
         return f"fewer than {WIDTH} records could go; they share a bundle with kept ones"
 

@@ -10,7 +10,7 @@ from audit.errors import LeafPruned, NotPrunable
 from audit.manifest import Destination, ParquetMismatch
 from audit.pack_range import Wanted, choose
 from audit.parquet import check, drop_pruned, export
-from audit.pruneplan import Plan
+from audit.pruneplan import Plan, Segment
 from audit.pruning import PRUNES
 from audit.reader import LogReader
 from audit.record import original
@@ -193,3 +193,12 @@ def test_a_plan_without_segments_says_so() -> None:
     plan = Plan(0, 0, 0, (), 0)
     assert (plan.anything, plan.going) == (False, 0)
     assert "share a bundle" in plan.why_not
+
+
+def test_a_plan_says_whether_nothing_is_due_or_too_little_may_go() -> None:
+    few = Segment(1024, 1129, 60_944, goes=True, due=False, why="every floor is passed")
+    waiting, allowed = (Plan(1024, 1024, kept, (few,), 0) for kept in (1024, 1129))
+    assert not waiting.anything
+    assert not allowed.anything
+    assert waiting.why_not == "nothing is due"
+    assert "share a bundle" in allowed.why_not
