@@ -19,6 +19,7 @@ from audit.notary import Notary
 from audit.seals import Seals
 from audit.socket_link import NotaryClient
 
+from .cli_table import counted
 from .erasures import LocalSubjects
 from .masterkey import load_keyring
 from .settings import Settings, settings
@@ -44,7 +45,8 @@ def erase(reason: Reason, subject: Subject = "", unit_ref: UnitRef = "", actor: 
     if found["again"]:
         said = f"{named} was erased before (leaf {found['leaf']}); nothing has come since"
     else:
-        said = f"erased {named}: {found['keys']} data keys destroyed, recorded as {found['leaf']}"
+        keys = counted(found["keys"], "data key")
+        said = f"erased {named}: {keys} destroyed, recorded as {found['leaf']}"
     console.print(said, soft_wrap=True, highlight=False)
     for name in removed:
         console.print(f"removed the report {name}, which names its decisions", soft_wrap=True)
@@ -70,7 +72,8 @@ def release(
     found = asyncio.run(_manage(settings(), "release", named, actor, reason))
     said = f"{named} is no longer held, recorded as {found['leaf']}"
     if found["holds"]:
-        said = f"released, recorded as {found['leaf']}; {found['holds']} more stand on {named}"
+        more = "1 more stands" if found["holds"] == 1 else f"{found['holds']} more stand"
+        said = f"released, recorded as {found['leaf']}; {more} on {named}"
     console.print(said, highlight=False, soft_wrap=True)
 
 

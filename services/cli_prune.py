@@ -22,6 +22,7 @@ from audit.notary import Notary
 from audit.seals import Seals
 from audit.socket_link import NotaryClient
 
+from .cli_table import counted
 from .masterkey import load_keyring
 from .reported import open_reported
 from .retaining import open_pruning
@@ -71,8 +72,9 @@ def prune(
         _show(found)
     else:
         console.print(
-            f"pruned {found['segments']} segments; the log begins at leaf {found['first_leaf']}, "
-            f"as leaf {found['leaf']} says; {found['keys']} data keys were destroyed",
+            f"pruned {counted(found['segments'], 'segment')}; the log begins at leaf "
+            f"{found['first_leaf']}, as leaf {found['leaf']} says; destroyed "
+            f"{counted(found['keys'], 'data key')}",
             soft_wrap=True,
         )
 

@@ -17,6 +17,7 @@ from audit.cosignature import cosignatures
 from audit.cosigned import cosigned_path
 from audit.erasing import Erasing
 from audit.errors import AuditError
+from audit.findings import amount
 from audit.keys import Keyring
 from audit.notary import Notary
 from audit.pruning import Pruning
@@ -81,9 +82,8 @@ class Retaining:
             else:
                 if done is not None:
                     log.warning(
-                        "pruned %d segments of the audit log, which begins at leaf %d now; leaf %d "
-                        "says so",
-                        done.segments,
+                        "pruned %s of the audit log, which begins at leaf %d now; leaf %d says so",
+                        amount(done.segments, "segments"),
                         done.first_leaf,
                         done.leaf,
                     )

@@ -122,7 +122,7 @@ def test_a_subject_is_erased_from_a_running_gateway_and_from_a_stopped_one(home)
     shutil.copytree(home / "log" / "blobs", kept)
     done_by_command = stopped.cli("audit", "erase", "--subject", "alice", "--reason", "again")
     assert done_by_command.returncode == 0, done_by_command.stderr
-    assert "1 data keys destroyed" in done_by_command.stdout
+    assert "1 data key destroyed" in done_by_command.stdout
     unknown = stopped.cli("audit", "erase", "--subject", "nobody", "--reason", "x")
     assert (unknown.returncode, "holds nothing about it" in unknown.stderr) == (1, True)
     opened = Opened(home)
