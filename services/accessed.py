@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from audit.errors import AuditError, NotFound
+from audit.errors import AuditError, KeyFileError, NotFound
 from audit.events import Access
 from audit.log import Log, Record
 from audit.reader import LogReader
@@ -34,11 +34,13 @@ __all__ = [
     "Actor",
     "Force",
     "LogFolder",
+    "LogKey",
     "NotRecorded",
     "Reason",
     "check_output",
     "open_reader",
     "record_access",
+    "trusted_key",
 ]
 
 _ONE_TRY_S = 3.0
@@ -49,6 +51,10 @@ Actor = Annotated[str, typer.Option("--actor", help="who reads; the system's use
 Reason = Annotated[str, typer.Option("--reason", help="why; goes on record")]
 Force = Annotated[bool, typer.Option("--force", help="replace the file if there is one")]
 LogFolder = Annotated[Path | None, typer.Option("--log", help="the log's folder")]
+LogKey = Annotated[
+    str | None,
+    typer.Option("--key", help="the key that `audit key` prints; this home's by default"),
+]
 
 
 class NotRecorded(AuditError):
@@ -67,6 +73,24 @@ def open_reader(log: Path | None) -> LogReader:
     if not directory.is_dir():
         raise NotFound(f"there is no log in {directory}; start a server, or give --log FOLDER")
     return LogReader(directory)
+
+
+def trusted_key(given: str | None) -> str:
+    """The public key to verify with: what a command was given, else this home's own.
+
+    Raises:
+        BadRequest: it is empty: an unset shell variable must not mean the operator's own key.
+        KeyFileError: none was given, and this home has none.
+    """
+    if given is None:
+        chosen = settings()
+        try:
+            return str(load_keyring(chosen).verifier_key(chosen.origin))
+        except KeyFileError as exc:
+            raise KeyFileError(f"{exc}; or, to verify without it, give --key") from exc
+    if not given.strip():
+        raise BadRequest("could not verify: --key is empty; give the key, or leave --key out")
+    return given
 
 
 def check_output(path: Path, *, force: bool) -> None:

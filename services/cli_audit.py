@@ -31,10 +31,12 @@ from .accessed import (
     Actor,
     Force,
     LogFolder,
+    LogKey,
     Reason,
     check_output,
     open_reader,
     record_access,
+    trusted_key,
 )
 from .cli_complete import findings_body, print_json, read_metrics
 from .cli_edge import read_text
@@ -129,7 +131,7 @@ def check(
 def verify(
     *,
     log: LogFolder = None,
-    public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")] = "",
+    public_key: LogKey = None,
     earlier: Annotated[
         Path | None, typer.Option(help="a checkpoint kept from before: the log must extend it")
     ] = None,
@@ -150,7 +152,7 @@ def verify(
     if since and earlier:
         raise ValueError("give --since or --earlier: the log must extend either")
     chosen, reader = settings(), open_reader(log)
-    trusted = public_key or str(load_keyring(chosen).verifier_key(chosen.origin))
+    trusted = trusted_key(public_key)
     # A living gateway has answers under way whose numbers are not on disk yet.
     in_flight_s = _IN_FLIGHT_S if has_writer(reader.directory) else 0.0
     witnesses = [address.key for address in parse_witnesses(chosen.witnesses)]

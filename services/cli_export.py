@@ -25,9 +25,17 @@ from audit.reader import LogReader
 from audit.rotation import chain_of
 from audit.writerlock import has_writer
 
-from .accessed import Actor, Force, LogFolder, Reason, check_output, record_access
+from .accessed import (
+    Actor,
+    Force,
+    LogFolder,
+    LogKey,
+    Reason,
+    check_output,
+    record_access,
+    trusted_key,
+)
 from .cli_edge import read_text
-from .masterkey import load_keyring
 from .moments import moment_us
 from .settings import settings
 from .witnesses import parse_witnesses
@@ -53,7 +61,7 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
         list[str] | None, typer.Option(help="public key of a witness; beside the settings' own")
     ] = None,
     log: LogFolder = None,
-    public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")] = "",
+    public_key: LogKey = None,
     force: Force = False,
     actor: Actor = "",
     reason: Reason = "",
@@ -64,12 +72,11 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
     if not reader.directory.is_dir():
         raise NotFound(f"there is no log in {reader.directory}; give --log FOLDER")
     check_output(out, force=force)
-    key = public_key or str(load_keyring(chosen).verifier_key(chosen.origin))
     now_us = round(datetime.now(UTC).timestamp() * 1_000_000)
     wanted = Wanted(
         from_us=moment_us(since, default=0),
         to_us=moment_us(until, default=now_us),
-        log_key=VerifierKey.parse(key),
+        log_key=VerifierKey.parse(trusted_key(public_key)),
         witness_keys=[
             *(found.key for found in parse_witnesses(chosen.witnesses)),
             *map(CosignerKey.parse, witness or ()),

@@ -23,8 +23,7 @@ from audit.repair import rebuild_derived
 from audit.snapshot import SNAPSHOTS
 from audit.writerlock import has_writer
 
-from .accessed import LogFolder
-from .masterkey import load_keyring
+from .accessed import LogFolder, LogKey, trusted_key
 from .settings import settings
 
 __all__ = ["fsck"]
@@ -43,14 +42,14 @@ def fsck(
     every: Annotated[bool, typer.Option("--all", help="also name what is as it must be")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     log: LogFolder = None,
-    public_key: Annotated[str, typer.Option("--key", help="the key that `audit key` prints")] = "",
+    public_key: LogKey = None,
 ) -> None:
     """Explain what lies in the log's folder: what it means, and what to do about it."""
     chosen = settings()
     directory = log or chosen.log_dir
     if not directory.is_dir():
         raise NotFound(f"there is no log in {directory}; start a server, or give --log FOLDER")
-    key = VerifierKey.parse(public_key or str(load_keyring(chosen).verifier_key(chosen.origin)))
+    key = VerifierKey.parse(trusted_key(public_key))
     parquet = None if log else chosen.home.absolute() / "parquet"
     report = inspect(directory, key, parquet=parquet)
     done: list[str] = []

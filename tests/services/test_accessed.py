@@ -185,3 +185,21 @@ def test_find_prints_a_table_or_lines_and_names_no_unit_in_the_record(home):
     read = audit(home, "find", "--type", "access", "--limit", "1")
     assert "eve" not in read.stdout
     assert "find" in read.stdout  # what was done, and not only that something was
+
+
+@pytest.mark.parametrize("command", ["verify", "fsck", "export"])
+def test_an_empty_key_is_not_the_operators_own(home, command):
+    out = ("--out", str(home.home / "pack.zip")) if command == "export" else ()
+    for key in ("", " "):
+        refused = audit(home, command, *out, "--key", key)
+        assert refused.returncode == 1
+        assert "--key is empty" in refused.stderr
+    assert audit(home, command, *out).returncode == 0
+    assert "export" not in [event.action for event in accesses(home)[:-1]]
+
+
+def test_who_has_a_copy_and_no_keys_is_told_to_give_one(home):
+    elsewhere = Settings(home=home.home / "elsewhere")
+    refused = audit(elsewhere, "verify", "--log", str(home.log_dir))
+    assert refused.returncode == 1
+    assert "give --key" in refused.stderr
