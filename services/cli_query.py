@@ -50,6 +50,8 @@ def parquet(
     reason: Reason = "",
 ) -> None:
     """Write what is new of the signed log as Parquet files, by type and day."""
+    if every + check + drop > 1:
+        raise ValueError("could not choose: give one of --all, --check and --drop-pruned")
     columnar = _columnar("parquet")
     reader = open_reader(log)
     destination = columnar.Destination(to or str(_default_parquet()))

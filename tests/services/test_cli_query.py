@@ -87,6 +87,7 @@ def test_what_is_wrong_is_said_in_one_sentence(home):
     assert "disabled" in refused(home, "query", "select * from read_text('/etc/hostname')")
     assert "not both" in refused(home, "query", "select 1", "--json", "--csv")
     assert "AS" in refused(home, "query", "select 1 a, 2 a", "--json")
+    assert "give one of" in refused(home, "parquet", "--check", "--drop-pruned")
     assert "Protocol not known" in refused(home, "parquet", "--to", "nosuch://x")
     assert "export to it first" in refused(home, "parquet", "--check", "--to", str(home.home / "x"))
 
