@@ -20,7 +20,7 @@ Read next: manifest.py, sql.py.
 
 import hashlib
 from collections.abc import Callable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +35,7 @@ from .reader import LogReader
 
 STEP_LEAVES = 65_536
 _ROW_GROUP = 16_384
+_RUNS = 20  # of wrong leaves that are named, a line each
 
 
 def signed_size(reader: LogReader) -> tuple[str, int]:
@@ -120,8 +121,8 @@ def check(reader: LogReader, destination: Destination) -> list[str]:
             for leaf, entry in reader.raw(max(step.first, begin), step.end)
             if found.pop(leaf, None) != leaf_hash(entry).hex()
         ]
-        problems += [f"{leaves}: missing, or not the log's" for leaves in _runs(wrong)]
-        problems += [f"{leaves}: not in the log" for leaves in _runs(sorted(found))]
+        problems += _runs(wrong, "missing, or not the log's")
+        problems += _runs(sorted(found), "not in the log")
     pending = manifest.announced is not None
     problems += [
         f"{path} is in no step of the manifest"
@@ -131,12 +132,16 @@ def check(reader: LogReader, destination: Destination) -> list[str]:
     return problems
 
 
-def _runs(leaves: list[int]) -> Iterator[str]:
-    """Leaves in order, in words: each run of neighbours once."""
-    for _, run in groupby(enumerate(leaves), lambda pair: pair[1] - pair[0]):
-        numbers = [leaf for _, leaf in run]
+def _runs(leaves: list[int], what: str) -> Iterator[str]:
+    """What is wrong with leaves, in order: a run of neighbours a line, the last line all others."""
+    runs = groupby(enumerate(leaves), lambda pair: pair[1] - pair[0])
+    said = 0
+    for numbers in islice(([leaf for _, leaf in run] for _, run in runs), _RUNS):
         more = f" to {numbers[-1]}" if len(numbers) > 1 else ""
-        yield f"lea{'ves' if more else 'f'} {numbers[0]}{more}"
+        yield f"lea{'ves' if more else 'f'} {numbers[0]}{more}: {what}"
+        said += len(numbers)
+    if said < len(leaves):
+        yield f"{len(leaves) - said} more, up to leaf {leaves[-1]}: {what}"
 
 
 def drop_pruned(reader: LogReader, destination: Destination) -> int:

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from audit import parquet
 from audit.columns import entry_of, row_of, schema, table, types
 from audit.merkle import leaf_hash
-from audit.parquet import Destination, ParquetMismatch, check, export
+from audit.parquet import Destination, ParquetMismatch, _runs, check, export
 from audit.reader import LogReader
 from audit.record import Outcome, encode
 from tests.audit.anyevents import entries, write_log
@@ -351,3 +351,13 @@ def test_leaves_that_are_wrong_are_named_in_runs(tmp_path):
     }
     wanted = {leaf for leaf, data in LogReader(log).raw() if b'"type":"decision"' in data}
     assert gone == wanted
+
+
+def test_many_runs_of_wrong_leaves_are_named_in_a_few_lines():
+    wrong = list(range(0, 100, 2))
+    said = list(_runs(wrong, "missing"))
+    assert said[:2] == ["leaf 0: missing", "leaf 2: missing"]
+    assert (len(said), said[-1]) == (21, "30 more, up to leaf 98: missing")
+    assert list(_runs([3, 4, 5, 9], "x")) == ["leaves 3 to 5: x", "leaf 9: x"]
+    assert list(_runs([], "x")) == []
+    assert len(list(_runs(wrong[:20], "x"))) == 20
