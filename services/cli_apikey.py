@@ -15,11 +15,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from .access import apikeys
 from .access.checks import keys_path
 from .access.principal import MAX_PER_S, ROLES, Rate, known_roles
+from .cli_table import print_rows
 from .settings import settings
 
 __all__ = ["apikey"]
@@ -65,11 +65,9 @@ def list_keys() -> None:
     except FileNotFoundError:
         console.print(f"no API keys in {path}", soft_wrap=True, markup=False)
         return
-    table = Table("name", "roles", "created", "expires", "state", "rate", box=None)
-    table.add_column("id", no_wrap=True)
     now = time.time()
-    for entry in sorted(entries, key=lambda entry: (entry.name, entry.created)):
-        table.add_row(
+    rows = [
+        (
             entry.name,
             ", ".join(sorted(entry.roles)),
             _day(entry.created),
@@ -78,7 +76,9 @@ def list_keys() -> None:
             f"{entry.rate.per_s:g}/s" if entry.rate else "",
             entry.id,
         )
-    console.print(table)
+        for entry in sorted(entries, key=lambda entry: (entry.name, entry.created))
+    ]
+    print_rows(("name", "roles", "created", "expires", "state", "rate", "id"), rows)
 
 
 @apikey.command()

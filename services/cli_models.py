@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from experiments.plan import load_folder
 
+from .cli_table import print_rows
 from .masterkey import load_or_create_keyring
 from .models import open_registry, registry_signer
 from .settings import settings
@@ -66,32 +66,34 @@ def models() -> None:
             f"no model under {registry.home}; `weighbridge train` makes four", soft_wrap=True
         )
         return
-    table = Table("model", "kind", "framework", "digest", *_FIGURES, box=None)
+    rows = []
     for name in registry.names():
         for version in registry.versions(name):
             manifest = registry.manifest(name, version)
-            figures = (str(manifest.evaluation.get(key, "")) for key in _FIGURES)
+            figures = (manifest.evaluation.get(key) for key in _FIGURES)
             digest = manifest.digest.removeprefix("sha256:")[:12]
-            table.add_row(f"{name}:{version}", manifest.kind, manifest.framework, digest, *figures)
-    console.print(table)
+            rows.append((f"{name}:{version}", manifest.kind, manifest.framework, digest, *figures))
+    print_rows(("model", "kind", "framework", "digest", *_FIGURES), rows)
 
 
 def experiments(
     folder: Annotated[Path | None, typer.Argument(help="folder of definitions")] = None,
 ) -> None:
     """Check experiment definitions and show what they assign."""
-    table = Table("experiment", "model", "kind", "epoch", "arms", "version", box=None)
+    rows = []
     for definition in load_folder(folder or settings().definitions).values():
         arms = ", ".join(f"{a.name}={a.version} ({a.propensity})" for a in definition.arms)
-        table.add_row(
-            definition.name,
-            definition.model,
-            definition.kind,
-            str(definition.epoch),
-            arms,
-            definition.version[:12],
+        rows.append(
+            (
+                definition.name,
+                definition.model,
+                definition.kind,
+                definition.epoch,
+                arms,
+                definition.version[:12],
+            )
         )
-    console.print(table)
+    print_rows(("experiment", "model", "kind", "epoch", "arms", "version"), rows)
 
 
 def bento() -> None:

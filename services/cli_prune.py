@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from audit.erasing import Erasing
 from audit.errors import NotFound
@@ -22,7 +21,7 @@ from audit.notary import Notary
 from audit.seals import Seals
 from audit.socket_link import NotaryClient
 
-from .cli_table import counted
+from .cli_table import counted, print_rows
 from .masterkey import load_keyring
 from .reported import open_reported
 from .retaining import open_pruning
@@ -104,13 +103,13 @@ async def _ask(chosen: Settings, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(plan: dict[str, Any]) -> None:
-    table = Table("leaves", "bytes", "goes", "why", box=None)
+    rows = []
     for segment in plan["segments"]:
         leaves = f"{segment['first']} to {segment['end'] - 1}"
         goes = "yes" if segment["end"] <= plan["kept_from"] else "no"
-        table.add_row(leaves, str(segment["length"]), goes, segment["why"])
-    if plan["segments"]:
-        console.print(table)
+        rows.append((leaves, segment["length"], goes, segment["why"]))
+    if rows:
+        print_rows(("leaves", "bytes", "goes", "why"), rows)
     if plan["why_not"] is None:
         last = plan["first_leaf"] - 1
         console.print(f"would prune the leaves {plan['from_leaf']} to {last}", soft_wrap=True)

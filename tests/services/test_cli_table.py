@@ -1,14 +1,18 @@
 """Nothing of a table is cut off, however narrow the terminal is."""
 
 import io
+import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from services import cli_table
 
+ROOT = Path(__file__).resolve().parents[2]
 ID = "01994f00-0000-7000-8000-00000a000001"
 
 
@@ -49,3 +53,24 @@ def test_what_is_not_there_is_empty_and_control_characters_are_not_printed(print
         "1 record",
         "2 records",
     ]
+
+
+def test_lists_of_experiments_and_keys_are_whole_in_a_file(tmp_path) -> None:
+    home = {"WEIGHBRIDGE_HOME": str(tmp_path), "COLUMNS": "40"}
+    command = [sys.executable, "-c", "from services.cli import main; main()"]
+
+    def told(*words: str) -> list[str]:
+        done = subprocess.run(
+            [*command, *words],
+            cwd=ROOT, env=os.environ | home, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return done.stdout.splitlines()
+
+    lines = told("experiments")
+    assert len(lines) == 5
+    assert "control=1 (0.5), treatment=2 (0.5)" in lines[1]
+    name = "checkout-of-a-service-with-a-long-name"
+    told("apikey", "add", name, "--role", "infer", "--role", "operate")
+    _, line = told("apikey", "list")
+    assert name in line
+    assert "infer, operate" in line
