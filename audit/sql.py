@@ -144,7 +144,23 @@ def _values(column: Any) -> list[Any]:
             "could not answer the query: it gives a moment before year 1 or after year 9999; have "
             "it written as text, CAST(… AS VARCHAR)"
         ) from exc
+    if column.type == pa.month_day_nano_interval():
+        return [None if value is None else _interval(*value) for value in found]
     return found
+
+
+def _interval(months: int, days: int, nanoseconds: int) -> str:
+    """A length of time, such as the difference of two moments, as DuckDB writes it."""
+    sign = -1 if months < 0 else 1
+    years, months = divmod(abs(months), 12)
+    named = ((sign * years, "year"), (sign * months, "month"), (days, "day"))
+    words = [f"{n} {thing}{'' if abs(n) == 1 else 's'}" for n, thing in named if n]
+    if nanoseconds or not words:
+        seconds, rest = divmod(abs(nanoseconds) // 1000, 1_000_000)
+        clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+        fraction = f".{rest:06}".rstrip("0") if rest else ""
+        words.append(f"{'-' if nanoseconds < 0 else ''}{clock}{fraction}")
+    return " ".join(words)
 
 
 def _refused(error: Exception) -> QueryInvalid:

@@ -119,7 +119,7 @@ def query(
         if as_csv:
             lines = csv.writer(sys.stdout, lineterminator="\n")
             lines.writerow(found.columns)
-            lines.writerows(found.rows)
+            lines.writerows(map(_cells, found.rows))
         elif as_json:
             _print_json(found.columns, found.rows)
         else:
@@ -130,7 +130,7 @@ def _print_rows(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
     """Tables of so many rows that memory is bounded; the usual answer is one."""
     part = list(islice(rows, _TABLE_ROWS))
     while True:
-        print_rows(columns, part)
+        print_rows(columns, list(map(_cells, part)))
         if not (part := list(islice(rows, _TABLE_ROWS))):
             return
 
@@ -141,6 +141,18 @@ def _print_json(columns: list[str], rows: Iterable[tuple[Any, ...]]) -> None:
     for row in rows:
         found = orjson.dumps(dict(zip(columns, row, strict=True)), default=_plain)
         sys.stdout.write(found.decode() + "\n")
+
+
+def _cells(row: tuple[Any, ...]) -> list[Any]:
+    """A row for people and spreadsheets: lists and objects are JSON there, bytes are hex digits."""
+    return [
+        orjson.dumps(value, default=_plain).decode()
+        if isinstance(value, list | dict)
+        else value.hex()
+        if isinstance(value, bytes)
+        else value
+        for value in row
+    ]
 
 
 def _plain(value: object) -> object:

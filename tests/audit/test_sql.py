@@ -188,3 +188,17 @@ def test_nothing_is_written_where_the_query_runs(log, tmp_path, monkeypatch):
 def test_a_long_query_writes_no_progress_among_the_rows(log):
     found = ask(log, "select value from duckdb_settings() where name = 'enable_progress_bar'")
     assert found == [{"value": "false"}]
+
+
+LENGTHS = (
+    "interval 0 days", "interval 1 day", "interval '-3 days'", "interval '-14 months'", "null",
+    "interval '1 year 2 months 3 days 04:05:06.5'", "interval '-00:00:01.000001'",
+    "interval '100:00:00'", "timestamptz '2026-01-02' - timestamptz '2026-01-01 22:59:59.5'",
+)  # fmt: skip
+
+
+def test_a_length_of_time_reads_as_duckdb_writes_it(log):
+    with Tables(LogReader(log)) as tables:
+        for length in LENGTHS:
+            ((found, wanted),) = tables.ask(f"select {length}, ({length})::varchar").rows
+            assert found == wanted, length

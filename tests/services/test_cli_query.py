@@ -137,3 +137,13 @@ def test_a_reviewer_exports_and_asks_a_copy(home, tmp_path):
     assert json.loads(said) == {"n": 9}
     assert LogReader(copy).size() == before
     assert not stranger.home.exists()
+
+
+def test_lists_objects_and_bytes_are_the_same_in_every_form(home):
+    sql = "select [1, null] a, {'x': 'nan'::double, 'y': [blob '\\x01']} b, blob '\\xff' c"
+    cells = ["[1,null]", '{"x":null,"y":["01"]}', "ff"]
+    (lines,) = ok(home, "query", sql, "--json").splitlines()
+    assert lines == f'{{"a":{cells[0]},"b":{cells[1]},"c":"ff"}}'
+    _, row = csv.reader(ok(home, "query", sql, "--csv").splitlines())
+    assert row == cells
+    assert ok(home, "query", sql).splitlines()[1].split() == cells
