@@ -68,8 +68,9 @@ WHAT IT DOES NOT PROVE
   whoever has the master key can open. This archive holds no key that is secret and no payload.
 - This text: it is not signed. The report is checked, since the verifier counts it again.
 
-Records next to the asked time may be in the archive ({outside} are), because records come in
-bundles of 256 and because a number that belongs to the time may have been written a little later.
+Of the records {first} to {last}, {outside} are of another time: a number that belongs to the time
+may have been written a little earlier or later. The archive holds records before and after those,
+too, because they come in bundles of 256; they are checked, and the report does not count them.
 """
 
 

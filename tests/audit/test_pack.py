@@ -67,6 +67,14 @@ def test_a_pack_verifies_and_says_what_it_holds(world, tmp_path, capsys, first, 
     assert "result      all that was checked holds" in said.text
 
 
+def test_the_readme_says_which_records_are_counted(world):
+    pack = members_of(export(world, 250, 262))
+    said = " ".join(pack["README.txt"].decode().split())
+    assert sum(name.startswith("tile/entries/") for name in pack) == 2
+    assert "Of the records 249 to 261, 0 are of another time" in said
+    assert "holds records before and after those, too, because they come in bundles of 256" in said
+
+
 def test_the_report_counts_what_the_log_holds(world):
     report = report_of(members_of(export(world, 250, 262)))
     assert report["records"] == {"decision": 13}
