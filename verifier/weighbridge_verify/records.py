@@ -17,13 +17,13 @@ _DECISION = {"instance": str, "seq": int, "model": str, "version": str}
 _GAP = {"instance": str, "first_seq": int, "last_seq": int}
 
 
-def canonical(data: bytes, fields: dict[str, type]) -> dict[str, Any]:
-    """The JSON object in `data`, which has `fields`; raises Broken if it has other bytes."""
+def canonical(data: bytes, fields: dict[str, type], what: str = "it") -> dict[str, Any]:
+    """The JSON object in `data`, which has `fields`; raises Broken about `what` if it is other."""
     with suppress(ValueError, RecursionError):
         value = json.loads(data, parse_float=int, parse_constant=int, parse_int=_integer)
         if type(value) is dict and _dump(value) == data:
-            return _need(value, fields)
-    raise Broken("it is not a canonical JSON object")
+            return _need(value, fields, what)
+    raise Broken(f"{what} is not a canonical JSON object")
 
 
 class Records:
@@ -31,7 +31,7 @@ class Records:
 
     def __init__(self, report: bytes, origin: str, size: int, most: int) -> None:
         """`report` is the pack's own: it says which leaves and which time; raises Broken."""
-        self.given = canonical(report, _REPORT)
+        self.given = canonical(report, _REPORT, "report.json")
         self.leaves: tuple[int, int] = self.given["first_leaf"], self.given["end_leaf"]
         if not 0 <= self.leaves[0] < self.leaves[1] <= min(size, self.leaves[0] + 256 * most):
             raise Broken("report.json is about records that the pack or the checkpoint lacks")
@@ -114,10 +114,10 @@ def _dump(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _need(event: dict[str, Any], fields: dict[str, type]) -> dict[str, Any]:
+def _need(event: dict[str, Any], fields: dict[str, type], what: str = "it") -> dict[str, Any]:
     if all(type(event.get(name)) is kind for name, kind in fields.items()):
         return event
-    raise Broken(f"it does not have {', '.join(fields)}")
+    raise Broken(f"{what} does not have {', '.join(fields)}")
 
 
 def _integer(text: str) -> int:
