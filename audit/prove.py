@@ -150,8 +150,9 @@ def verify_proof(text: str, entry: bytes, public_key: VerifierKey | str | bytes)
         NoteError: the checkpoint is not signed by that key.
     """
     proof = parse_proof(text)
+    trusted = as_verifier(public_key, proof.note)
     try:
-        chain = KeyChain.build(as_verifier(public_key, proof.note), proof.rotations)
+        chain = KeyChain.build(trusted, proof.rotations)
         checkpoint = chain.open(proof.note)
     except NoteError as exc:
         hint = "if it was made before the log's key was rotated, take a key of that time"

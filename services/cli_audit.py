@@ -16,8 +16,9 @@ import typer
 from rich.console import Console
 
 from audit.boundary import pruned_words
+from audit.canonical import is_canonical
 from audit.complete import check_complete
-from audit.errors import NotFound
+from audit.errors import NotFound, ProofError
 from audit.index import Index
 from audit.note import VerifierKey
 from audit.prove import prove as make_proof
@@ -120,7 +121,14 @@ def check(
     ],
 ) -> None:
     """Check that a record is in the log, from a proof and the public key alone."""
-    found = verify_proof(read_text(proof), record.read_bytes(), public_key)
+    data = record.read_bytes()
+    try:
+        found = verify_proof(read_text(proof), data, public_key)
+    except ProofError as exc:
+        if is_canonical(data):
+            raise
+        how = f"{record} does not hold a record's exact bytes, which `audit show --raw` prints"
+        raise ProofError(f"{exc}; {how}") from exc
     console.print(
         f"the record is leaf {found.index} of {found.checkpoint.origin}, under a signed checkpoint "
         f"of {found.checkpoint.size} leaves",

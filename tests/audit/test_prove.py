@@ -25,6 +25,8 @@ def test_a_proof_proves_no_other_entry(world):
     text = prove(LogReader(world.directory), 5)
     with pytest.raises(ProofError):
         verify_proof(text, encode(world.events[6]), world.key)
+    with pytest.raises(NoteError, match=r"vkey of type 01$"):  # and no word of rotations
+        verify_proof(text, encode(world.events[5]), "nonsense")
 
 
 def test_no_changed_byte_leaves_a_proof_verified(world):

@@ -203,3 +203,17 @@ def test_who_has_a_copy_and_no_keys_is_told_to_give_one(home):
     refused = audit(elsewhere, "verify", "--log", str(home.log_dir))
     assert refused.returncode == 1
     assert "give --key" in refused.stderr
+
+
+def test_a_record_that_was_not_printed_raw_is_told_from_a_changed_one(home, tmp_path):
+    shown, raw, proof = (tmp_path / name for name in ("shown", "raw", "proof"))
+    shown.write_text(audit(home, "show", decision(2).id).stdout)
+    raw.write_text(audit(home, "show", decision(2).id, "--raw").stdout)
+    assert audit(home, "prove", decision(2).id, "--out", str(proof)).returncode == 0
+    key = audit(home, "key").stdout.strip()
+    assert audit(home, "check", str(proof), str(raw), "--key", key).returncode == 0
+    refused = audit(home, "check", str(proof), str(shown), "--key", key)
+    assert (refused.returncode, "show --raw" in refused.stderr) == (1, True)
+    raw.write_text(raw.read_text().replace('"seq":2', '"seq":3'))
+    changed = audit(home, "check", str(proof), str(raw), "--key", key)
+    assert (changed.returncode, "show --raw" in changed.stderr) == (1, False)
