@@ -232,4 +232,4 @@ class ReportData:
     sampling_rules: dict[str, int]
     worked: tuple[Worked, ...]
     worked_unreadable: int  # explanation bodies that are erased or missing
-    notices: tuple[dict[str, Any], ...]  # alerts, overrides, erasures, promotions, roll-backs
+    notices: tuple[dict[str, Any], ...]  # alerts, and what people did

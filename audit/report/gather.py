@@ -22,6 +22,8 @@ from ..events import (
     ExplanationSkipped,
     FairnessWindow,
     Gap,
+    KeyRotation,
+    LegalHold,
     ModelPromoted,
     ModelRegistered,
     ModelRolledBack,
@@ -34,7 +36,9 @@ from ..shapes import flaw
 from .data import Period
 
 Entries: TypeAlias = Iterable[tuple[int, Event]]
-NOTICES = (Alert, Override, Erasure, ModelPromoted, ModelRolledBack)
+NOTICES = (
+    Alert, Override, Erasure, LegalHold, Pruned, KeyRotation, ModelPromoted, ModelRolledBack
+)  # fmt: skip
 
 
 class ExposureRow(NamedTuple):

@@ -232,7 +232,7 @@ def sampling_rules(found: Gathered) -> dict[str, int]:
 
 
 def notices(found: Gathered) -> tuple[dict[str, Any], ...]:
-    """Alerts, overrides, erasures, promotions and roll-backs, in log order."""
+    """Alerts and what people did to answers, data, keys and models, in log order."""
     return tuple({"leaf": leaf} | dict(as_mapping(event)) for leaf, event in found.notices)
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audit.events import KeyRotation, LegalHold, Pruned
 from audit.report import render_html, render_json
 from audit.report.highlight import pieces, tint
 from audit.report.png import png
@@ -137,6 +138,27 @@ def test_names_and_texts_from_records_never_become_markup():
             svg = base64.b64decode(attrs["src"].partition(",")[2]).decode()
             assert "<script" not in svg
             assert "onerror=" not in re.sub(r">[^<]*<", "><", svg)
+
+
+def test_what_people_did_to_data_and_keys_is_among_the_other_events():
+    log = make_log(scale=0.1)
+    who = {"actor": "the officer", "reason": "case 12"}
+    log.add(LegalHold, unit_ref="ab" * 16, action="hold", **who)
+    log.add(KeyRotation, purpose="signing", old_key="old+key", new_key="new+key", **who)
+    log.add(
+        Pruned,
+        from_leaf=0, first_leaf=256, kept_from=300, tree_size=400, root="the root",
+        frontier=["the frontier"], segments=1, first_payloads=0, until_us=0, numbers=[], **who,
+    )  # fmt: skip
+    data = make_report(log)
+    assert [event["type"] for event in data.notices[-3:]] == [
+        "legal_hold", "key_rotation", "pruned"
+    ]  # fmt: skip
+    text = " ".join(parse(render_html(data)).text)
+    text = text.partition("Other events")[2].partition("Other events")[2]
+    for wanted in ("legal hold", "the officer", "case 12", "new+key", "first leaf: 256"):
+        assert wanted in text, wanted
+    assert "the frontier" not in text
 
 
 def test_without_worked_examples_no_personal_text_is_shown(log):
