@@ -41,8 +41,8 @@ _FORMS = {  # what a condition must look like, and how that is said
     "trace": (_HEX, "32 hex digits in lower case, a W3C trace id"),
 }
 _SAYS = (
-    "name", "severity", "actor", "action", "target", "attribute", "label_before", "label_after",
-    "reason", "message",
+    "name", "severity", "actor", "action", "target", "attribute", "metric", "value", "target_label",
+    "label_before", "label_after", "reason", "message",
 )  # fmt: skip
 
 
@@ -87,7 +87,8 @@ def find(
         to_us=to_us,
     )
     with Index(reader.directory) as index:
-        leaves = index.search(criteria, limit=limit)
+        leaves = index.search(criteria, limit=limit + 1)
+    leaves, more = leaves[-limit:], len(leaves) > limit
     if not leaves and kind is not None and kind not in EVENT_TYPES:  # a newer version's is found
         raise ValueError(f"could not search: --type must be one of {', '.join(EVENT_TYPES)}")
     asked |= {"unit": None, "unit-ref": unit_ref, "from": since, "to": until}
@@ -106,7 +107,7 @@ def find(
         for leaf, body in found:
             sys.stdout.write(orjson.dumps({"leaf": leaf, **body}).decode() + "\n")
     else:
-        _print_found(found, limit)
+        _print_found(found, more=more)
     # Of a pruned decision what speaks of it may be left.
     missing = decision not in {body["id"] for _, body in found} if decision else not found
     words = pruned_words(reader.directory) if missing else ""
@@ -130,7 +131,7 @@ def _check(asked: Mapping[str, str | None]) -> None:
             raise ValueError(f"could not search: --{name} must be {words}")
 
 
-def _print_found(found: list[tuple[int, Mapping[str, Any]]], limit: int) -> None:
+def _print_found(found: list[tuple[int, Mapping[str, Any]]], *, more: bool) -> None:
     rows = []
     for leaf, body in found:
         model = ":".join(str(body[name]) for name in ("model", "version") if body.get(name))
@@ -140,8 +141,8 @@ def _print_found(found: list[tuple[int, Mapping[str, Any]]], limit: int) -> None
         says = body.get("label") if own else _gist(body)
         rows.append((leaf, moment_text(body["time_us"]), body["type"], decision, model, arm, says))
     print_rows(("leaf", "time (UTC)", "type", "decision", "model", "arm", "says"), rows)
-    more = f"; the newest {limit}, --limit shows more" if len(found) == limit else ""
-    console.print(f"{counted(len(found), 'record')}{more}")
+    said = f"; the newest {len(found)}, --limit shows more" if more else ""
+    console.print(f"{counted(len(found), 'record')}{said}")
 
 
 def _gist(body: Mapping[str, Any]) -> str:

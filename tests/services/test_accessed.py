@@ -13,7 +13,7 @@ import pytest
 from audit.keys import Keyring
 from audit.notary import Notary
 from audit.reader import LogReader
-from audit.record import Access
+from audit.record import Access, Outcome, new_id, now_us
 from audit.socket_link import serve
 from audit.testing import check_log
 from services.accessed import NotRecorded, record_access
@@ -165,7 +165,8 @@ def test_find_prints_a_table_or_lines_and_names_no_unit_in_the_record(home):
     table = audit(home, "find", *words, "--limit", "2")
     assert decision(1).id not in table.stdout
     assert decision(3).id in table.stdout
-    assert "the newest 2" in table.stdout
+    assert "the newest 2, --limit shows more" in table.stdout
+    assert "shows more" not in audit(home, "find", *words, "--limit", "3").stdout
     timed = audit(home, "find", "--from", "2026-09-21", "--to", "2026-09-22", "--trace", "45" * 16)
     assert "3 records" in timed.stdout
     none = audit(home, "find", "--decision", "nobody's")
@@ -217,3 +218,14 @@ def test_a_record_that_was_not_printed_raw_is_told_from_a_changed_one(home, tmp_
     raw.write_text(raw.read_text().replace('"seq":2', '"seq":3'))
     changed = audit(home, "check", str(proof), str(raw), "--key", key)
     assert (changed.returncode, "show --raw" in changed.stderr) == (1, False)
+
+
+async def test_what_became_of_a_decision_is_said_in_its_line(home):
+    keyring = Keyring.load(home.keys_dir)
+    notary = await Notary.open(home.log_dir, keyring, origin=home.origin)
+    said = {"metric": "correct", "value": "0.5", "event_id": "e", "observed_us": 1}
+    event = Outcome(id=new_id(), time_us=now_us(), decision=decision(2).id, **said)
+    await notary.append(event)
+    await notary.close()
+    _, line, _ = audit(home, "find", "--type", "outcome").stdout.splitlines()
+    assert line.split()[-2:] == ["correct,", "0.5"]
