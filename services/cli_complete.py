@@ -16,12 +16,15 @@ import orjson
 
 from audit.findings import Findings
 
-from .cli_edge import read_text
+from .cli_edge import printable, read_text
 
 __all__ = ["findings_body", "print_json", "read_metrics"]
 
-_RECORDS: Final = re.compile(
-    r'^weighbridge_records_total\{(?:[^}]*,)?instance="([0-9a-f]{8})"[^}]*\} ([0-9.e+]+)$', re.M
+_NAME: Final = "weighbridge_records_total"
+_LINE: Final = re.compile(rf"^{_NAME}[{{ \t].*$", re.M)
+_RECORDS: Final = re.compile(  # a value, and perhaps when it was taken
+    rf'{_NAME}\{{(?:[^}}]*,)?instance="([0-9a-f]{{8}})"[^}}]*\}} '
+    r"([0-9]+(?:\.[0-9]+)?(?:e\+[0-9]{1,2})?)(?: [0-9]+)?"
 )
 
 
@@ -29,16 +32,18 @@ def read_metrics(path: Path | None) -> dict[str, int]:
     """What each gateway process says that it recorded, from a saved `/metrics` page.
 
     Raises:
-        ValueError: the page has no such figure.
+        ValueError: the page has no such figure, or one that cannot be read: it would pass unseen.
     """
     if path is None:
         return {}
-    found = _RECORDS.findall(read_text(path))
-    if not found:
-        raise ValueError(f"could not read {path}: it has no weighbridge_records_total")
+    lines = _LINE.findall(read_text(path))
+    if not lines:
+        raise ValueError(f"could not read {path}: it has no {_NAME}")
     counts: dict[str, int] = {}
-    for instance, value in found:
-        counts[instance] = counts.get(instance, 0) + int(float(value))
+    for line in lines:
+        if (found := _RECORDS.fullmatch(line.rstrip())) is None:
+            raise ValueError(f"could not read {path}: {printable(line)} names no count")
+        counts[found[1]] = counts.get(found[1], 0) + int(float(found[2]))
     return counts
 
 
