@@ -40,7 +40,7 @@ from .accessed import (
     trusted_key,
 )
 from .cli_complete import findings_body, print_json, read_metrics
-from .cli_edge import read_text
+from .cli_edge import for_programs, read_text
 from .masterkey import load_keyring
 from .settings import settings
 from .witnesses import parse_witnesses
@@ -85,6 +85,7 @@ def show(
     if raw:
         sys.stdout.buffer.write(reader.entry(leaf).data)
         return
+    for_programs()
     found = {"leaf": leaf} | dict(as_mapping(reader.entry(leaf).event))
     console.print_json(orjson.dumps(found).decode())
 
@@ -107,6 +108,7 @@ def prove(
         settings(), reader.directory, action="prove", target=decision, actor=actor, reason=reason
     )
     if out is None:
+        for_programs()  # its signature lines begin with a dash that ASCII lacks
         console.print(text, soft_wrap=True, markup=False, highlight=False, end="")
     else:
         out.write_text(text, encoding="utf-8")

@@ -87,7 +87,7 @@ def said_of(error: BaseException) -> str:
         what = "what it reads or writes" if error.filename is None else str(error.filename)
         words = error.strerror or type(error).__name__
         return printable(f"could not use {what}: {words}; {remedy}")
-    return str(error)
+    return "\n".join(map(printable, str(error).split("\n")))  # it may repeat what callers wrote
 
 
 def printable(text: str) -> str:

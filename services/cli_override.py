@@ -16,6 +16,7 @@ from audit.errors import NotFound
 from audit.notary import Notary
 from audit.socket_link import NotaryClient
 
+from .cli_table import shown
 from .masterkey import load_keyring
 from .overrides import LocalReviews
 from .settings import Settings, settings
@@ -39,8 +40,9 @@ def override(
         raise NotFound(f"there is no log in {chosen.log_dir}")
     asked = {"label": label, "actor": actor or shell_user(), "reason": reason}
     found = asyncio.run(_override(chosen, decision, asked))
+    before, after = (shown(found[name] or "no label") for name in ("label_before", "label_after"))
     console.print(
-        f"recorded as {found['leaf']}: {found['label_before']} is now {found['label_after']}",
+        f"recorded as {found['leaf']}: {before} is now {after}",
         soft_wrap=True,
         markup=False,
         highlight=False,

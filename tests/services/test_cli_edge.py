@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from audit.keys import Keyring
+from audit.notary import Notary
 from services.cli_edge import printable, read_text, said_of
+from tests.audit.worlds import decision
 from tests.services.test_accessed import ROOT, audit, home
 
 __all__ = ["home"]
@@ -123,3 +126,28 @@ def test_what_is_found_of_a_damaged_log_is_printed_whole(home):
     assert (done.returncode, done.stderr) == (1, "")
     for line in ("PROBLEM    step 8: committed: missing", "PROBLEM    nothing was counted: "):
         assert line in done.stdout
+
+
+async def test_records_and_proofs_keep_their_bytes_whatever_a_terminal_can_show(home, tmp_path):
+    notary = await Notary.open(home.log_dir, Keyring.load(home.keys_dir), origin=home.origin)
+    await notary.append(decision(4, label="中😀"))
+    await notary.close()
+    for verb, sign in (("show", "中😀"), ("prove", "— ")):
+        for encoding in ("utf-8", "ascii", "latin-1"):
+            with (tmp_path / verb).open("wb") as file:
+                words = (verb, decision(4).id)
+                assert command(home, words, output=file, PYTHONIOENCODING=encoding)[0] == 0
+            assert sign in (tmp_path / verb).read_text(encoding="utf-8")
+
+
+def test_what_a_record_says_does_not_reach_the_terminal_as_orders(home):
+    orders = "\x1b[31mcase"
+    held = audit(home, "hold", "--subject", "alice", "--reason", orders)
+    assert held.returncode == 0, held.stderr
+    refused = audit(home, "erase", "--subject", "alice", "--reason", "x")
+    assert (refused.returncode, "[31mcase" in refused.stderr) == (1, True)
+    said = audit(home, "override", decision(1).id, "--label", f"{orders}\nx", "--reason", "x")
+    assert said.returncode == 0, said.stderr
+    assert len(said.stdout.splitlines()) == 1
+    assert "\x1b" not in refused.stderr + said.stdout
+    assert said_of(ValueError("a\nb\x1bc")) == "a\nb\N{REPLACEMENT CHARACTER}c"
