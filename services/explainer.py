@@ -20,11 +20,11 @@ import bentoml
 
 from .orphans import end_with_parent
 from .placement import hide_cards
-from .settings import settings
+from .preflight import settings_at_start
 
 __all__ = ["Explainer"]
 
-_SETTINGS = settings()
+_SETTINGS = settings_at_start()
 _ROOT = str(Path(__file__).resolve().parents[1])
 _NICE = 10
 

@@ -35,7 +35,6 @@ from .orphans import end_with_parent
 from .outer import Outer
 from .placement import hide_cards, see_first_card
 from .runners import CnnRunner, DnnRunner, LstmRunner, attach_runners
-from .settings import settings
 from .stopping import before_stopping
 from .watch import watch
 from .wiring import House
@@ -43,7 +42,7 @@ from .wiring import House
 __all__ = ["Gateway"]
 
 log = logging.getLogger("weighbridge")
-_SETTINGS = settings()
+_SETTINGS = preflight.settings_at_start()
 _TLS = tls_of(_SETTINGS)
 _EXPLAINER = _SETTINGS.explainer and not _SETTINGS.notary  # it runs where the log is
 _OUTER: dict[str, Any] = {

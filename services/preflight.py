@@ -29,11 +29,23 @@ from .masterkey import load_or_create_keyring
 from .models import check_device, open_registry
 from .notary_link import LINK_FILES, check_link
 from .placement import check_cards
-from .settings import Settings
+from .settings import Settings, SettingsError, settings
 
-__all__ = ["check"]
+__all__ = ["check", "settings_at_start"]
 
 _FILES = ("api_keys", "jwt_jwks", "tls_cert", "tls_key", "tls_client_ca", *LINK_FILES)
+
+
+def settings_at_start() -> Settings:
+    """The settings, for a module that a start imports; ends the process as `check` does.
+
+    The traceback of an import would bury it.
+    """
+    try:
+        return settings()
+    except SettingsError as exc:
+        sys.stderr.write(f"weighbridge: not started: {exc}\n")
+        raise SystemExit(1) from exc
 
 
 def check(settings: Settings) -> None:

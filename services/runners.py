@@ -24,15 +24,16 @@ from runners.link import Call, Link, Remote, serve
 from .models import open_fleet, open_registry
 from .orphans import end_with_parent
 from .placement import KINDS, see_card
+from .preflight import settings_at_start
 from .repository import Place
-from .settings import Settings, settings
+from .settings import Settings
 from .settling import settle_memory
 from .stopping import before_stopping
 from .telemetry import Mark, Span, SpanKind, Telemetry, current_traceparent
 
 __all__ = ["CnnRunner", "DnnRunner", "LstmRunner", "attach_runners"]
 
-_SETTINGS = settings()
+_SETTINGS = settings_at_start()
 _START_S = 60.0
 _PLACE: dict[str, Any] = {
     "workers": 1,

@@ -261,7 +261,8 @@ def settings() -> Settings:
         return Settings()
     except ValidationError as exc:
         lines = [
-            f"WEIGHBRIDGE_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+            f"WEIGHBRIDGE_{'_'.join(map(str, fault['loc'])).upper()}: "
+            + fault["msg"].removeprefix("Value error, ")
             for fault in exc.errors()
         ]
         raise SettingsError("could not read the settings:\n" + "\n".join(lines)) from exc
