@@ -267,10 +267,13 @@ class House:
                 log.error("%s:%s is %s: %s", *status)
         for name in set(parse_concurrency(self.settings.concurrency)) - set(self.fleet.names()):
             log.warning("WEIGHBRIDGE_CONCURRENCY limits '%s', which is not served", name)
-        if not self.fleet.slots:
+        held, home = set(self.fleet.registry.names()), self.fleet.registry.home
+        for name in sorted(set(self.settings.model_names() or ()) - held):
+            log.error("WEIGHBRIDGE_MODELS names '%s', which the registry in %s lacks", name, home)
+        if not held:
             log.error(
                 "no model is served: the registry under %s is empty; `weighbridge train` fills it",
-                self.fleet.registry.home,
+                home,
             )
 
     async def _registered(self, slot: Slot) -> None:
