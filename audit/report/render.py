@@ -1,12 +1,14 @@
 """A report as one HTML file, and as JSON with the same figures.
 
 Rule: autoescape is on and no template marks anything safe, so text from records cannot become
-markup; the only style values that vary are numbers made here. No script, no address to fetch.
+markup; the only style values that vary are numbers made here. No script, no address to fetch; what
+HTML cannot hold, control characters, is shown as replaced.
 The same data gives the same bytes.
 """
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +24,7 @@ from .overlay import overlay
 
 TEMPLATES = Path(__file__).parent
 TOP_FEATURES = 8
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 FILTERS = (
     "count", "interval", "milliseconds", "moment", "number", "pairs", "percent", "points",
     "short", "single", "verdict",
@@ -37,6 +40,7 @@ def render_html(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_shown,
     )
     environment.filters.update({name: getattr(words, name) for name in FILTERS})
     return environment.get_template("report.html").render(
@@ -61,6 +65,10 @@ def top_features(worked: Worked) -> list[Mapping[str, Any]]:
     ordered = sorted(worked.features, key=lambda f: (-abs(f["weight"]), f["name"]))[:TOP_FEATURES]
     top = max([abs(f["weight"]) for f in ordered], default=0.0) or 1.0
     return [{**f, "width": round(100 * abs(f["weight"]) / top, 1)} for f in ordered]
+
+
+def _shown(value: Any) -> Any:
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.events import KeyRotation, LegalHold, Pruned
+from audit.events import KeyRotation, LegalHold, Override, Pruned
 from audit.report import render_html, render_json
 from audit.report.highlight import pieces, tint
 from audit.report.png import png
@@ -159,6 +159,18 @@ def test_what_people_did_to_data_and_keys_is_among_the_other_events():
     for wanted in ("legal hold", "the officer", "case 12", "new+key", "first leaf: 256"):
         assert wanted in text, wanted
     assert "the frontier" not in text
+
+
+def test_control_characters_of_records_are_not_in_the_page():
+    log = make_log(scale=0.1)
+    decision = log.decide("income", "u", "<=50K", {"sex": "a\x9bb"}, model="in\x1b[31mcome")
+    words = {"label_before": "<=50K", "label_after": "a\tb\nc\x00\x07d", "reason": "é中😀"}
+    log.add(Override, decision=decision.id, actor="eve", **words)
+    page = render_html(make_report(log))
+    assert "in\ufffd[31mcome" in page
+    assert "a\tb\nc\ufffd\ufffdd" in page
+    assert "é中😀" in page
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", page)
 
 
 def test_without_worked_examples_no_personal_text_is_shown(log):
