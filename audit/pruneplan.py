@@ -95,7 +95,9 @@ class Plan(NamedTuple):
         for segment in self.segments:
             if not segment.goes:
                 return f"leaves {segment.first} to {segment.end - 1}: {segment.why}"
-        if self.segments and self.kept_from == self.from_leaf:
+        if not self.segments:
+            return "no finished segment is old enough"
+        if self.kept_from == self.from_leaf:
             return "nothing is due"
         return f"fewer than {WIDTH} records could go; they share a bundle with kept ones"
 

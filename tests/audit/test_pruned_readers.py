@@ -192,7 +192,7 @@ async def test_another_process_asks_for_it_over_the_socket(tmp_path, ring) -> No
 def test_a_plan_without_segments_says_so() -> None:
     plan = Plan(0, 0, 0, (), 0)
     assert (plan.anything, plan.going) == (False, 0)
-    assert "share a bundle" in plan.why_not
+    assert plan.why_not == "no finished segment is old enough"
 
 
 def test_a_plan_says_whether_nothing_is_due_or_too_little_may_go() -> None:
