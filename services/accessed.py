@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 _ONE_TRY_S = 3.0
+_OF_A_LOG = ("wal", "tile", "checkpoint")
 _MAX_NAME = 200
 _MAX_TEXT = 4000
 
@@ -67,11 +68,13 @@ def open_reader(log: Path | None) -> LogReader:
     """A reader of the log in a folder, or of the live one.
 
     Raises:
-        NotFound: there is no log.
+        NotFound: there is no log. Of a folder that is none, "nothing was found" would be believed.
     """
     directory = log or settings().log_dir
     if not directory.is_dir():
         raise NotFound(f"there is no log in {directory}; start a server, or give --log FOLDER")
+    if log is not None and not any((log / name).exists() for name in _OF_A_LOG):
+        raise NotFound(f"there is no log in {log}; name the folder that holds its `wal` or `tile`")
     return LogReader(directory)
 
 

@@ -229,3 +229,13 @@ async def test_what_became_of_a_decision_is_said_in_its_line(home):
     await notary.close()
     _, line, _ = audit(home, "find", "--type", "outcome").stdout.splitlines()
     assert line.split()[-2:] == ["correct,", "0.5"]
+
+
+@pytest.mark.parametrize("command", [["find"], ["show", "x"], ["verify"], ["query", "select 1"]])
+def test_a_folder_that_is_no_log_is_refused_and_left_as_it_is(home, command):
+    before = sorted(home.home.iterdir())
+    refused = audit(home, *command, "--log", str(home.home))  # one level too high
+    assert refused.returncode == 1
+    assert f"there is no log in {home.home}; name the folder" in " ".join(refused.stderr.split())
+    assert sorted(home.home.iterdir()) == before
+    assert audit(home, "find", "--log", str(home.log_dir)).returncode == 0
