@@ -38,6 +38,7 @@ __all__ = [
     "NotRecorded",
     "Reason",
     "check_output",
+    "check_outside",
     "open_reader",
     "record_access",
     "trusted_key",
@@ -106,15 +107,24 @@ def check_output(path: Path, *, force: bool) -> None:
         raise BadRequest(f"could not write {path}: it is no file; give --out FILE")
     if not path.parent.is_dir():
         raise BadRequest(f"could not write {path}: {path.parent} is no folder; make it first")
-    chosen = settings()
-    for kept in (chosen.log_dir, chosen.keys_dir):
-        if path.resolve().is_relative_to(kept.resolve()):
-            raise BadRequest(f"could not write {path}: {kept} is the server's own; name another")
+    check_outside(path)
     if path.exists() and not force:
         raise BadRequest(
             f"could not write {path}: there is a file of this name; name another, or replace it "
             "with --force"
         )
+
+
+def check_outside(path: Path) -> None:
+    """Make sure that a file or folder to write does not lie within the live log or its keys.
+
+    Raises:
+        BadRequest: it does.
+    """
+    chosen = settings()
+    for kept in (chosen.log_dir, chosen.keys_dir):
+        if path.resolve().is_relative_to(kept.resolve()):
+            raise BadRequest(f"could not write {path}: {kept} is the server's own; name another")
 
 
 def record_access(

@@ -20,7 +20,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from .accessed import Actor, LogFolder, Reason, open_reader, record_access
+from .accessed import Actor, LogFolder, Reason, check_outside, open_reader, record_access
 from .cli_edge import for_programs
 from .cli_table import print_rows
 from .settings import settings
@@ -53,6 +53,8 @@ def parquet(
     if every + check + drop > 1:
         raise ValueError("could not choose: give one of --all, --check and --drop-pruned")
     columnar = _columnar("parquet")
+    if to and "://" not in to:
+        check_outside(Path(to))
     reader = open_reader(log)
     destination = columnar.Destination(to or str(_default_parquet()))
     record_access(

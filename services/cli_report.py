@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .accessed import Actor, Reason, record_access
+from .accessed import Actor, Reason, check_outside, record_access
 from .settings import settings
 
 __all__ = ["demo", "report"]
@@ -32,6 +32,8 @@ def report(
     """Write the audit report of a period as one HTML file and one JSON file."""
     from .reporting import write_report  # noqa: PLC0415  matplotlib is slow to import
 
+    if out is not None:
+        check_outside(out)
     chosen = settings()
     if chosen.log_dir.is_dir():
         period = f"from {since or 'the beginning'} to {until or 'now'}, {examples} examples"

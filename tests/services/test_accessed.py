@@ -239,3 +239,18 @@ def test_a_folder_that_is_no_log_is_refused_and_left_as_it_is(home, command):
     assert f"there is no log in {home.home}; name the folder" in " ".join(refused.stderr.split())
     assert sorted(home.home.iterdir()) == before
     assert audit(home, "find", "--log", str(home.log_dir)).returncode == 0
+
+
+def test_reports_and_tables_are_not_written_among_the_log_and_its_keys(home):
+    start = [sys.executable, "-c", "from services.cli import main; main()"]
+    environment = {**os.environ, "WEIGHBRIDGE_HOME": str(home.home), "PYTHONPATH": str(ROOT)}
+    for folder in (home.log_dir, home.keys_dir / "new"):
+        before = sorted(folder.parent.rglob("*"))
+        for words in (["report", "--out"], ["audit", "parquet", "--to"]):
+            done = subprocess.run(
+                [*start, *words, folder],
+                env=environment, cwd=ROOT, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert (done.returncode, "the server's own" in done.stderr) == (1, True)
+        assert sorted(folder.parent.rglob("*")) == before
+    assert not accesses(home)
