@@ -40,6 +40,7 @@ _SIGNS: Final = (
 _RESTORE: Final = (
     "keep a copy of the folder as it is, edit nothing, restore the log from a copy that verifies"
 )
+_SAID: Final = ("fine", "damage")
 _ON_ITS_WAY: Final = "nothing: the writer is at work"
 _MEANS: Final[dict[int, tuple[str, str]]] = {
     1: ("the tree head is missing, damaged, or signed by another key", _RESTORE),
@@ -97,10 +98,12 @@ def inspect(
     seen = [*_tail_seen(directory, tail, alive=alive)]
     seen += _boundary_seen(directory, alive=alive)
     seen += _payloads_seen(directory, tail.watermark, alive=alive)
-    seen += [_explained(problem, tail) for problem in findings.problems if not tail.tells(problem)]
     seen += files_seen(directory, alive=alive)
     seen += derived_seen(directory)
     seen += () if parquet is None else parquet_seen(parquet)
+    found = [_explained(problem, tail) for problem in findings.problems if not tail.tells(problem)]
+    named = {one.path for one in found}  # a damaged file is said once, and not called fine beside
+    seen = [one for one in seen if one.path not in named or one.level not in _SAID] + found
     return Report(tuple(sorted(map(_printable, seen), key=lambda one: one.path)), findings)
 
 

@@ -119,6 +119,8 @@ def test_a_flipped_bit_is_damage(world, name, means) -> None:
     found, status = seen(world, "damage")
     assert status == 2
     assert means in found[name].means
+    every = [one.path for one in inspect(world.directory, world.key).seen]
+    assert every.count(name) == 1  # said once
 
 
 def test_a_missing_segment_is_damage(world) -> None:

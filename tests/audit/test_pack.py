@@ -179,7 +179,7 @@ def test_cosignatures_go_with_the_pack(world, older_checkpoint, tmp_path, capsys
     words = ("--key", world.key, "--witness", WITNESS.key)
     said = verify(pack, tmp_path, capsys, *words)
     assert said.status == 0, said.text
-    done = "did not cosign" if cosigned_size == 307 else "cosigned at 2026-09-21"
+    done = "did not sign this checkpoint" if cosigned_size == 307 else "cosigned at 2026-09-21"
     assert f"witness example.org/w (its key is yours) {done}" in said.text
     assert ("checkpoints/307" in members_of(pack)) == (cosigned_size == 307)
     quorum = verify(pack, tmp_path, capsys, *words, "--quorum", "1")

@@ -95,7 +95,7 @@ class Check:
         for key in known:
             time_s, whose = self._signed.by(key), "yours" if key in mine else "from the pack"
             moment = f"{datetime.fromtimestamp(min(time_s or 0, 1 << 36), UTC):%Y-%m-%d %H:%M:%S}"
-            done = "did not cosign" if time_s is None else f"cosigned at {moment} UTC"
+            done = "did not sign this checkpoint" if time_s is None else f"cosigned at {moment} UTC"
             self._say("found", f"witness {key.name} (its key is {whose}) {done}")
             seen += time_s is not None and key in mine
         ids = {(key.name, key.key_id) for key in [*(span[0] for span in self._spans), *known]}
