@@ -5,7 +5,8 @@ is told with the first; who asks for it "strict" while it is only promised is to
 stored, or that the disk refused.
 Rule 2: of older events only ids are kept (olderids.py); one that may be there is first looked for
 in the log, by a task, and the same again waits for that.
-Rule 3: ids of `once` appends are not remembered; `own` tells them by their form (nodeids.py).
+Rule 3: ids of `once` appends are not remembered; `own` tells them by their form (nodeids.py) for as
+long as the process lives, and the next one reads them from the log (`pass_over`).
 Boundary: the notary's event loop. Nothing is stored here: a new id goes to `put`.
 Read next: receipts.py (what is remembered), notary.py (who asks).
 """
@@ -96,6 +97,10 @@ class KnownIds:
     def put(self, event_id: str, leaf: bytes, receipt: Receipt | None) -> None:
         """Remember an event, or that its receipt has come."""
         self._recent.put(event_id, leaf, receipt)
+
+    def pass_over(self, leaf: int) -> None:
+        """Leaves from this one on may be of `once` appends."""
+        self._older.pass_over(leaf)
 
     def forget(self, event_id: str) -> None:
         """Its append failed: the next one is a first one."""

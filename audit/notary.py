@@ -86,6 +86,7 @@ class Notary(EventAppender):
             refuse=self._refuse_more,
         )
         self._failure: str | None = None
+        self._passed_over = False
         self.checkpoints = Checkpoints(log)
 
     @classmethod
@@ -221,6 +222,9 @@ class Notary(EventAppender):
         try:
             if once:
                 self._refuse_more()
+                if not self._passed_over:
+                    self._passed_over = True
+                    self._known.pass_over(self.size)
             elif self._known.settles(asked):
                 return
         except AuditError as error:

@@ -10,6 +10,8 @@ these files, or whose files were lost), it is read beside the appends; until it 
 is not newer than all is refused with LogUnavailable: better late than twice.
 Rule 4: leaves are pruned only after their ids are in the runs: the log cannot say them any more.
 Where these were lost since, each start says so.
+Rule 5: a run that is made of what was forgotten lacks the ids that were never remembered
+(`pass_over`). So it does not say that their leaves are covered, and the next start reads them.
 Boundary: one event loop, and one thread that writes.
 Read next: idruns.py (the files), notary.py (who asks).
 """
@@ -64,6 +66,8 @@ class OlderIds:
         self._unwritten: list[dict[str, int]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit-ids")
         self._reading, self._unread = False, 0
+        self._passed_over: int | None = None
+        self._reached = 0  # leaves below this may be in runs that do not say so
         self._closed = False
         self.newest = ""
 
@@ -117,6 +121,11 @@ class OlderIds:
         self.newest = max(self.newest, greatest)
         if not self._closed:
             self._thread.submit(self._write)
+
+    def pass_over(self, leaf: int) -> None:
+        """Leaves from this one on may have ids that are not told to `add`; on the loop."""
+        if self._passed_over is None:
+            self._passed_over = leaf
 
     def find(self, event_id: str) -> list[int]:
         """The leaves that may have this id; to be compared with the log.
@@ -172,7 +181,8 @@ class OlderIds:
         """Somebody changed a run: keep those that are whole, and read the rest from the log."""
         _LOGGER.warning("the ids of older records cannot be read (%s): looking again", error)
         if not self._closed:
-            self._reading, self._unread = True, max(self._unread, self._runs.covered)
+            upto = max(self._unread, self._runs.covered, self._reached)
+            self._reading, self._unread = True, upto
             self._thread.submit(self._load_again)
 
     def _say_lost(self) -> None:
@@ -223,11 +233,17 @@ class OlderIds:
                 for name, (_, receipt) in known
                 if receipt is not None and receipt.index != PROMISED
             }
-            if chunk:
-                covered = max(self._runs.covered, max(chunk.values()) - self._under_way)
-                if not self._wrote(chunk, covered):
-                    return
+            if chunk and not self._wrote(chunk, self._covered_with(max(chunk.values()))):
+                return
             del self._waiting[0]
+
+    def _covered_with(self, leaf: int) -> int:
+        """Up to where ids are in the runs, once all that were forgotten up to `leaf` are."""
+        self._reached = max(self._reached, leaf + 1)
+        whole = leaf - self._under_way
+        if self._passed_over is not None:
+            whole = min(whole, self._passed_over)
+        return max(self._runs.covered, whole)
 
     def _settle(self, upto: int) -> None:
         """What no run covers is read from the log: what is remembered has no order of leaves.

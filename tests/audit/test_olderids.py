@@ -19,7 +19,7 @@ from audit.idrun import _in_order, key_of
 from audit.idruns import IdRuns
 from audit.notary import Notary
 from audit.olderids import OlderIds
-from audit.record import new_id
+from audit.record import encode, new_id
 from audit.testing import check_log
 from tests.audit.worlds import ORIGIN, decision, leaf_of, make_keyring
 
@@ -86,6 +86,37 @@ async def test_a_run_may_be_lost_under_a_living_notary(tmp_path, ring, fault):
     await notary.close()
     notary = await opened(tmp_path, ring)
     assert (await notary.append(decision(150))).index == 149
+    await notary.close()
+    check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+
+
+async def test_a_lost_run_takes_no_id_with_it_that_no_run_vouched_for(tmp_path, ring):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 1000)
+    assert (await notary.append(decision(300))).index == 299
+    os.truncate(max((tmp_path / "log" / "ids").glob("*.run")), 0)
+    for seq in range(1000, 800, -1):
+        assert await answered(notary, seq) == seq - 1
+    assert notary.size == 1000
+    await notary.close()
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+async def test_an_id_that_was_never_remembered_is_known_after_a_restart(tmp_path, ring, restarts):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 20)
+    stored = asyncio.get_running_loop().create_future()
+    own = decision(21)
+    notary.submit(own.id, encode(own), lambda *told: stored.set_result(told), once=True)
+    receipt = (await stored)[0]
+    await fill(notary, 800, first=22)
+    for _ in range(restarts):
+        await notary.close()
+        notary = await opened(tmp_path, ring)
+        await fill(notary, 200, first=notary.size + 1)
+    assert await notary.append(own) == receipt
+    with pytest.raises(EventConflict):
+        await notary.append(decision(21, label="<=50K"))
     await notary.close()
     check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
 
