@@ -6,9 +6,9 @@ r"""Which ids the log's older records have: the runs in `<log>/ids`, oldest firs
                                  one no run has the ids any more
 
 Rule 1: derived, and proves nothing: what is found is compared with the log by whoever asks. Runs
-that are damaged, or of another log, are thrown away and made again. Those of pruned leaves cannot
-be: that they are lost is noted, since an append that is tried again after its record was pruned is
-stored a second time then.
+that are damaged, or of another log, are thrown away and made again; files of other names are
+somebody else's. Those of pruned leaves cannot be made again: that they are lost is noted, since an
+append that is tried again after its record was pruned is stored a second time then.
 Rule 2: a search looks into the runs whose range of ids holds the id; ids carry their time, so for
 an id of a minute ago that is one run or two.
 Read next: olderids.py (who writes and asks).
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from .filekinds import is_own
 from .files import make_directory, replace_file
 from .idrun import Run, key_of, read_run, write_run
 
@@ -43,14 +44,14 @@ def lost_ids(directory: Path, first_leaf: int) -> LostIds:
         first_leaf: that it holds.
     """
     covered, noted = 0, _noted(directory / FOLDER)
-    for run in _whole_runs(sorted((directory / FOLDER).glob("*.run"))):
+    for run in _whole_runs(_paths(directory / FOLDER)):
         covered = run.covered
     return LostIds(noted, _not_noted(noted, covered, first_leaf))
 
 
 def not_whole(directory: Path) -> list[Path]:
     """The first run that is not, if there is one, and all behind it: the next start drops them."""
-    paths = sorted((directory / FOLDER).glob("*.run"))
+    paths = _paths(directory / FOLDER)
     return paths[sum(1 for _ in _whole_runs(paths)) :]
 
 
@@ -76,7 +77,7 @@ class IdRuns:
         Raises:
             OSError: one cannot be opened now; it may be whole, and none was removed.
         """
-        paths = sorted(self._folder.glob("*.run"))
+        paths = _paths(self._folder)
         whole = list(_whole_runs(paths))
         self._runs, self._reach, self.covered = [], [], 0
         if whole and whole[-1].covered <= size:
@@ -103,7 +104,7 @@ class IdRuns:
     def forget(self) -> None:
         """Throw everything away; it is not this log's."""
         self._runs, self._reach, self.covered = [], [], 0
-        for path in self._folder.glob("*.run"):
+        for path in _paths(self._folder):
             path.unlink()
 
     def write(self, ids: Mapping[str, int], covered: int) -> None:
@@ -151,6 +152,10 @@ class IdRuns:
         self.covered = run.covered
         self._runs.append(run)
         self._reach.append(max(self.greatest(), run.greatest))
+
+
+def _paths(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.run") if is_own(f"{FOLDER}/{path.name}"))
 
 
 def _whole_runs(paths: list[Path]) -> Iterator[Run]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from audit import idruns, olderids
 from audit.errors import EventConflict, LogUnavailable
+from audit.fsck import inspect
 from audit.idrun import _in_order, key_of
 from audit.idruns import IdRuns
 from audit.notary import Notary
@@ -136,6 +137,24 @@ async def test_a_run_that_cannot_be_opened_now_is_not_thrown_away(tmp_path, ring
             await opened(tmp_path, ring)
     assert sorted((tmp_path / "log" / "ids").glob("*.run")) == runs
     await (await opened(tmp_path, ring)).close()
+
+
+async def test_other_files_beside_the_runs_are_left_alone(tmp_path, ring):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 400)
+    await notary.close()
+    ids = tmp_path / "log" / "ids"
+    runs = {path.name: path.read_bytes() for path in ids.glob("*.run")}
+    others = {"00000000-old.run": runs["00000000.run"], "notes.run": b"of others"}
+    for name, data in others.items():
+        (ids / name).write_bytes(data)
+    report = inspect(tmp_path / "log", ring.verifier_key(ORIGIN))
+    assert {one.path: one.level for one in report.seen if one.path.startswith("ids/")} == {
+        f"ids/{name}": "note" for name in others
+    }
+    await (await opened(tmp_path, ring)).close()
+    found = {path.name: path.read_bytes() for path in ids.iterdir()}
+    assert found.items() >= (runs | others).items()
 
 
 async def test_the_runs_of_another_log_are_not_believed(tmp_path, ring):
