@@ -12,7 +12,8 @@ level 0 holds leaves of both sides. The rows cannot be computed from the leaves 
 lead to the frontier in the record, the frontier and the leaves lead to the signed root, and so
 nothing here has to be trusted.
 Rule: the file appears whole, after the record that it repeats, and is what decides. What lies
-before the boundary is left over from an interrupted pruning, and `settle` removes it.
+before the boundary is left over from an interrupted pruning, and `settle` removes it, if the log
+holds that record: an older copy of the log may have been put back beside the file.
 Read next: pruning.py (who prunes), wal.py (which begins here).
 """
 
@@ -37,6 +38,8 @@ __all__ = [
     "Boundary",
     "current_segments",
     "first_leaf",
+    "is_recorded",
+    "left_over",
     "pruned_leaf",
     "pruned_words",
     "read_boundary",
@@ -196,18 +199,40 @@ def current_segments(directory: Path, boundary: Boundary | None) -> list[tuple[i
     return found
 
 
+def left_over(directory: Path, boundary: Boundary) -> list[Path]:
+    """The segments that are to go, and are there."""
+    begin, kept_from = boundary.first_leaf, boundary.record.kept_from
+    return [path for start, path in segments(directory) if start < kept_from and start != begin]
+
+
+def is_recorded(directory: Path, boundary: Boundary) -> bool:
+    """Whether the log holds the record that the file repeats."""
+    before = [first for first, _ in segments(directory) if first <= boundary.leaf]
+    return (boundary.leaf, boundary.record) in _records(directory, max(before, default=0))
+
+
+def _see_recorded(directory: Path, boundary: Boundary) -> None:
+    if not is_recorded(directory, boundary):
+        path, expected = directory / PRUNED_NAME, f"the record of it at leaf {boundary.leaf}"
+        raise LogDamaged(path, offset=None, expected=expected, found="none in the log")
+
+
 def settle(directory: Path) -> int:
     """End an interrupted switch of the write-ahead log; its first leaf. Needs the lock.
 
     Raises:
-        LogDamaged: the log does not begin where it must.
+        LogDamaged: the log does not begin where it must, or does not say that what is left over was
+            pruned (the file is of a later time than the log); nothing was changed.
         OSError: the disk refused.
     """
     wal = directory / "wal"
     boundary = _trusted(directory)
     first = 0 if boundary is None else boundary.first_leaf
     changed = False
-    for carry in sorted(wal.glob(f"*{CARRY_SUFFIX}")):
+    carries = sorted(wal.glob(f"*{CARRY_SUFFIX}"))
+    if boundary is not None and (carries or left_over(directory, boundary)):
+        _see_recorded(directory, boundary)
+    for carry in carries:
         changed = True
         if boundary is not None and carry.stem == f"{first:020d}":
             # If we crash here or below, the next start does the same again.
@@ -216,11 +241,10 @@ def settle(directory: Path) -> int:
             carry.unlink()  # of a pruning that never got its boundary
     if boundary is None:
         return 0
-    keep = boundary.record.kept_from
     if changed:
         fsync_directory(wal)
-    for start, path in segments(directory):
-        if start < keep and start != first and (wal / segment_name(first)).exists():
+    for path in left_over(directory, boundary):
+        if (wal / segment_name(first)).exists():
             path.unlink()
             changed = True
     if changed:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from .blobs import blob_segments
-from .boundary import CARRY_SUFFIX, PRUNED_NAME, read_boundary
+from .boundary import CARRY_SUFFIX, PRUNED_NAME, is_recorded, left_over, read_boundary
 from .errors import LogDamaged, NoteError
 from .filekinds import is_own, misshapen
 from .findings import Findings, Problem, amount, printable
@@ -231,10 +231,13 @@ def _boundary_seen(directory: Path, *, alive: bool) -> Iterator[Seen]:
         yield Seen(PRUNED_NAME, level, what, means, todo)
     else:
         yield Seen(PRUNED_NAME, "fine", what)
-    for first, path in segments(directory):
-        if first < boundary.record.kept_from and first != boundary.first_leaf:
-            means = "left over from a pruning"
-            yield Seen(_name(directory, path), level, "leaves that were pruned", means, todo)
+    found = left_over(directory, boundary)
+    means, what = "left over from a pruning", "leaves that were pruned"
+    if found and not is_recorded(directory, boundary):
+        means, what = "no start removes them", "leaves of which the log does not say that they go"
+        level, todo = "damage", _RESTORE
+    for path in found:
+        yield Seen(_name(directory, path), level, what, means, todo)
 
 
 def _payloads_seen(directory: Path, mark: Watermark | None, *, alive: bool) -> Iterator[Seen]:
