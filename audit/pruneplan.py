@@ -5,14 +5,15 @@ is due when one of them will have passed its ceiling by the next look. Only whol
 only from the front: the first one that must stay keeps all that follow.
 Rule 2: it must stay while it is being written, while a legal hold stands on a subject with a record
 in it, while the signed checkpoint does not cover it, and while a witness that is asked has not
-cosigned that much.
+cosigned that much. A hold that was released goes with its release, or not yet, where that would
+seem to end another one then.
 Rule 3: where floor and ceiling contradict each other, the floor wins, and it is said.
 Boundary: reads the log; decides, and changes nothing. The clock is an argument.
 Read next: pruning.py (the deed).
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,11 @@ __all__ = ["Plan", "Segment", "Situation", "make_plan"]
 
 _TURN: Final = 64
 _ABOUT_SUBJECTS: Final = ("legal_hold", "erasure")  # carried over while they are in force
+
+_PARTS_HOLDS: Final = (
+    "a legal hold in it was released later than another one began, which stands: without it that "
+    "one would seem to be released"
+)
 
 
 class Segment(NamedTuple):
@@ -113,6 +119,7 @@ class Situation:
         signed: how many leaves the checkpoint covers.
         cosigned: how many each witness that is asked has cosigned.
         holds: the subjects that are held.
+        same_from: whether the log, begun at a leaf, would say of these the same.
         due_only: leave what may go until a ceiling asks for it.
     """
 
@@ -122,6 +129,7 @@ class Situation:
     signed: int
     cosigned: Mapping[str, int] = field(default_factory=dict)
     holds: frozenset[str] = frozenset()
+    same_from: Callable[[int], bool] = lambda _: True
     due_only: bool = False
 
 
@@ -138,6 +146,7 @@ def make_plan(directory: Path, at: Situation) -> Plan:
     parts = [part for part in segments(directory) if part[0] >= begin]
     looked: list[Segment] = []
     kept_from, until_us, newest = begin, 0, 0
+    parts_holds: set[int] = set()
     for (first, path), (end, _) in pairwise(parts):
         if end > upto.leaves:
             break
@@ -150,10 +159,22 @@ def make_plan(directory: Path, at: Situation) -> Plan:
         if not segment.goes:
             break
         newest = max(newest, segment.until_us)
-        if segment.due or not at.due_only:
+        if not at.same_from(_boundary(end, begin)):
+            parts_holds.add(end)
+        elif segment.due or not at.due_only:
             kept_from, until_us = end, newest
-    first_kept = max(kept_from // WIDTH * WIDTH, begin)
-    return Plan(begin, first_kept, kept_from, tuple(looked), until_us)
+    decided = [
+        segment._replace(goes=False, why=_PARTS_HOLDS)
+        if segment.end in parts_holds and segment.end > kept_from
+        else segment
+        for segment in looked
+    ]
+    return Plan(begin, _boundary(kept_from, begin), kept_from, tuple(decided), until_us)
+
+
+def _boundary(kept_from: int, begin: int) -> int:
+    """Where the log would begin if the segments before `kept_from` went."""
+    return max(kept_from // WIDTH * WIDTH, begin)
 
 
 def _may_be_due(directory: Path, at: Situation, first: int, upto: Position) -> bool:

@@ -264,6 +264,7 @@ class Pruning:
                 signed=_tree_in(LogReader(self._directory).checkpoint()).size,
                 cosigned=self._cosigned(),
                 holds=frozenset(standing.holds),
+                same_from=standing.same_from,
                 due_only=due_only,
             ),
         )

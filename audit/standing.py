@@ -4,6 +4,8 @@ Rule 1: the log is the only place where holds and erasures are. It is read in th
 leaves, each leaf once; what it said up to some leaf is kept in `<log>/standing` (snapshot.py), so
 that a start reads what came since the one before. Only who has the master key could forge it.
 Rule 2: the file holds no text of what was pruned; pruning removes it.
+Rule 3: a release names no hold, it ends the oldest. So holds and releases may be pruned only as far
+as whoever reads the rest comes to the same (`same_from`).
 Read next: erasing.py and pruning.py (who ask).
 """
 
@@ -45,6 +47,7 @@ class Standing:
         self._file = None if file is None else SnapshotFile(file, _KIND, key)
         self._taken: list[tuple[int, bytes]] = []
         self._next = self._kept = 0
+        self._said: list[tuple[int, LegalHold]] = []  # each hold and release, with its leaf
         self.erasures: dict[str, list[tuple[int, Erasure]]] = {}
         self.holds: dict[str, dict[str, LegalHold]] = {}
         self.pruned: tuple[int, Pruned] | None = None
@@ -58,9 +61,24 @@ class Standing:
             self.pruned = index, event
         elif isinstance(event, Erasure):
             self.erasures.setdefault(event.unit_ref, []).append((index, event))
-        elif isinstance(event, LegalHold) and event.action == "hold":
+        elif isinstance(event, LegalHold):
+            self._said.append((index, event))
+            self._hold(event)
+
+    def same_from(self, first_leaf: int) -> bool:
+        """Whether the leaves from that one on, and then the holds carried over, say who is held."""
+        kept = [event for leaf, event in self._said if leaf >= first_leaf]
+        standing = {name: hold for held in self.holds.values() for name, hold in held.items()}
+        carried = standing.keys() - {event.id for event in kept}
+        again = Standing()
+        for event in [*kept, *map(standing.__getitem__, carried)]:
+            again._hold(event)
+        return again.holds == self.holds
+
+    def _hold(self, event: LegalHold) -> None:
+        if event.action == "hold":
             self.holds.setdefault(event.unit_ref, {})[event.id] = event
-        elif isinstance(event, LegalHold) and event.unit_ref in self.holds:
+        elif event.unit_ref in self.holds:
             held = self.holds[event.unit_ref]
             held.pop(min(held))  # ids carry their time
             if not held:

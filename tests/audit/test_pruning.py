@@ -380,3 +380,43 @@ async def test_a_reader_follows_while_the_log_is_pruned(tmp_path, ring) -> None:
         assert next(behind.raw(600, 601))[0] == 600  # its segment has another name now
         with pytest.raises(LeafPruned):
             list(reader.raw(100, 200))
+
+
+async def test_a_release_whose_hold_could_go_does_not_end_another_one_by_that(tmp_path, ring):
+    async with living(tmp_path, ring) as log:
+        await log.notary.append(hold("aa", "one"))
+        await log.decide(600, at=0, unit_ref=BOB)
+        await log.pruning.roll()
+        await log.erasing.hold(ALICE, actor="court", reason="two")
+        await log.erasing.hold(ALICE, actor="court", reason="one is over", release=True)
+        await log.decide(1, at=0, unit_ref=BOB)
+        await log.notary.checkpoint()
+        log.hours = 10.5
+        with pytest.raises(NotPrunable, match="that one would seem to be released"):
+            await log.prune()
+    async with living(tmp_path, ring) as log:
+        with pytest.raises(HoldStands, match=r"\(two\)"):
+            await log.erasing.erase(ALICE, **WHY)
+        await log.erasing.hold(ALICE, actor="court", reason="two is over", release=True)
+        log.hours = 10.5
+        assert (await log.prune()).first_leaf == 512
+    async with living(tmp_path, ring) as log, log.erasing.standing() as standing:
+        assert standing.holds == {}
+    check_log(tmp_path / "log", key_of(ring))
+
+
+async def test_a_hold_and_its_release_go_together(tmp_path, ring):
+    async with living(tmp_path, ring) as log:
+        await log.notary.append(hold("aa", "one"))
+        await log.decide(300, at=0, unit_ref=BOB)
+        await log.notary.append(hold("aa", "two"))
+        await log.notary.append(hold("aa", "one is over", "release"))
+        await log.decide(300, at=0, unit_ref=BOB)
+        await log.pruning.roll()
+        await log.decide(1, at=10, unit_ref=BOB)
+        await log.notary.checkpoint()
+        log.hours = 10.5
+        assert (await log.prune()).first_leaf == 512
+    async with living(tmp_path, ring) as log, log.erasing.standing() as standing:
+        assert [held.reason for held in standing.holds[ALICE].values()] == ["two"]
+    check_log(tmp_path / "log", key_of(ring))
