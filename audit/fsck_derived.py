@@ -99,13 +99,19 @@ def _index_seen(directory: Path) -> Iterator[Seen]:
         return
     todo = "nothing: whoever asks next makes it anew; --repair does it now"
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
+        uri = f"{path.absolute().as_uri()}?mode=ro"  # which has a `?` in a folder's name quoted
+        with closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
             checked = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             version = db.execute("PRAGMA user_version").fetchone()[0]
             tip = db.execute("SELECT leaf FROM tip").fetchone() if version == VERSION else None
     except sqlite3.DatabaseError as exc:
-        yield Seen(path.name, "mend", f"damaged: {exc}", _DERIVED, todo)
+        if getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            yield Seen(path.name, "note", "not looked into", "another process is in it", "nothing")
+        else:
+            yield Seen(path.name, "mend", f"damaged: {exc}", _DERIVED, todo)
         return
+    if tip is not None and type(tip[0]) is not int:
+        checked = "its tip is no leaf"
     if checked != "ok" or version != VERSION:
         what = "damaged" if checked != "ok" else f"of version {version}, now it is {VERSION}"
         yield Seen(path.name, "mend", what, _DERIVED, todo)

@@ -183,6 +183,8 @@ class IndexFile:
 
     def _count(self) -> int:
         row = self._db.execute("SELECT leaf FROM tip").fetchone()
+        if row is not None and type(row[0]) is not int:
+            raise sqlite3.DatabaseError("the index names no leaf as its last one")
         return 0 if row is None else int(row[0]) + 1
 
     def _open(self) -> sqlite3.Connection:

@@ -1,16 +1,22 @@
 """fsck looks into derived files, too: whoever reads 0 may believe that the next start is quick."""
 
+import asyncio
+import sqlite3
+from contextlib import closing
+from functools import partial
+
 import pytest
 
 from audit import standing
 from audit.erasing import Erasing
+from audit.index import Index
 from audit.notary import Notary
 from audit.publish import CHECKPOINT_NAME
 from audit.seals import Seals
 from tests.audit.pruneworld import living
 from tests.audit.test_fsck import seen
 from tests.audit.test_pruning import old_and_new
-from tests.audit.worlds import ORIGIN, World, decision, make_keyring
+from tests.audit.worlds import ORIGIN, World, build_world, decision, make_keyring
 
 
 def damaged_snapshot(path):
@@ -68,3 +74,41 @@ async def test_a_lost_checkpoint_of_a_pruned_log_is_mended_while_another_one_is_
         path.unlink()
     found, status = seen(World(log.directory, ring, ()))
     assert (found[CHECKPOINT_NAME].level, status) == ("damage", 2), found
+
+
+@pytest.mark.parametrize("folder", ["a%20b", "a?b", "a#b"])
+def test_the_index_is_found_below_a_folder_of_any_name(tmp_path, folder) -> None:
+    world = asyncio.run(build_world(tmp_path / folder, [3]))
+    with Index(world.directory) as index:
+        index.catch_up()
+    found, status = seen(world)
+    assert (found["index.sqlite"].level, status) == ("fine", 0), found
+    assert [path.name for path in tmp_path.iterdir()] == [folder]  # nothing else was made
+
+
+@pytest.mark.parametrize("leaf", ["'abc'", "NULL", "1.5", "x'00'"])
+def test_an_index_whose_last_leaf_is_no_number_is_damaged_and_made_anew(tmp_path, leaf) -> None:
+    world = asyncio.run(build_world(tmp_path, [3]))
+    with Index(world.directory) as index:
+        index.catch_up()
+    with closing(sqlite3.connect(world.directory / "index.sqlite")) as db:
+        db.executescript(f"UPDATE tip SET leaf = {leaf}")
+    found, status = seen(world)
+    assert (found["index.sqlite"].what, status) == ("damaged", 1)
+    with Index(world.directory) as index:
+        assert index.find(world.events[2].id) == 2
+    assert seen(world)[1] == 0
+
+
+def test_an_index_that_another_process_has_to_itself_is_not_called_damaged(
+    tmp_path, monkeypatch
+) -> None:
+    world = asyncio.run(build_world(tmp_path, [3]))
+    with Index(world.directory) as index:
+        index.catch_up()
+    connect = partial(sqlite3.connect, timeout=0.1)
+    with closing(sqlite3.connect(world.directory / "index.sqlite", isolation_level=None)) as db:
+        db.executescript("PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE; UPDATE tip SET one = 1;")
+        monkeypatch.setattr(sqlite3, "connect", lambda path, **_: connect(path, uri=True))
+        found, status = seen(world)
+    assert (found["index.sqlite"].level, status) == ("note", 0)
