@@ -47,6 +47,7 @@ class WalLeaves:
     Attributes:
         count: how many leaves were passed.
         watermark: how far the payload files had grown at the last whole group.
+        payload_ends: for each payload segment before that, how far it had grown, or further.
         tiles_only: whether there is no write-ahead log, and all of them come from entry bundles.
     """
 
@@ -71,6 +72,7 @@ class WalLeaves:
         self._marker = None if self.tiles_only else self._read_marker()
         self.count = 0 if boundary is None else boundary.first_leaf
         self.watermark = Watermark()
+        self.payload_ends: dict[int, int] = {}
 
     def __iter__(self) -> Iterator[Run]:
         if self.tiles_only:
@@ -175,6 +177,8 @@ class WalLeaves:
 
     def _frame(self, name: str, frame: Frame) -> Iterator[Run]:
         self._found.count("groups")
+        if frame.watermark.blob_segment != self.watermark.blob_segment:
+            self.payload_ends[self.watermark.blob_segment] = self.watermark.blob_bytes
         self.watermark = frame.watermark
         try:
             entries = frame.bundle()

@@ -1,13 +1,15 @@
 """The payload files as a verifier reads them, without any key: whole, and not shortened.
 
 Rule: up to the watermark of the last committed group every byte must be part of a whole record;
-what follows was never acknowledged. Whether an erased key is gone is what its slot says, wherever
+what follows was never acknowledged. A segment before that one is as long as the last group says
+that had payloads in it. Whether an erased key is gone is what its slot says, wherever
 the log ends: with groups lost, the watermark is too low. Reports to a Collector.
 Read next: verify.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from isal.isal_zlib import crc32
 
@@ -37,6 +39,7 @@ def check_payload_files(
     fresh_us: float = 0,
     *,
     first_segment: int = 0,
+    ends: Mapping[int, int] = MappingProxyType({}),
 ) -> None:
     """Step 9: every payload segment and every key slot, and no key where the log says it is gone.
 
@@ -47,13 +50,15 @@ def check_payload_files(
         erased: what the log's erasures say.
         fresh_us: an erasure from here on may be under way, if a writer lives.
         first_segment: the first payload segment that pruning left.
+        ends: how long earlier segments are at least, where the log says so.
     """
     path = slots_path(directory)
     slots = path.read_bytes() if path.exists() else b""
     dead = _check_slots(str(path.relative_to(directory)), slots, watermark.subjects, found)
     for number in range(first_segment, watermark.blob_segment + 1):
         last = number == watermark.blob_segment
-        _check_segment(directory, number, watermark.blob_bytes if last else None, found, dead)
+        upto = watermark.blob_bytes if last else None
+        _check_segment(directory, number, upto, found, dead, least=ends.get(number, 0))
     for path, offset in damaged_keys(directory):
         name = str(path.relative_to(directory))
         found.problem(_STEP, "the keys of sealed parts are damaged", file=name, offset=offset)
@@ -73,7 +78,13 @@ def check_payload_files(
 
 
 def _check_segment(
-    directory: Path, number: int, upto: int | None, found: Collector, dead: set[int]
+    directory: Path,
+    number: int,
+    upto: int | None,
+    found: Collector,
+    dead: set[int],
+    *,
+    least: int,
 ) -> None:
     path = blob_segment_path(directory, number)
     name = str(path.relative_to(directory))
@@ -82,7 +93,7 @@ def _check_segment(
             found.problem(_STEP, "missing, but the log has payloads in it", file=name)
         return
     size = path.stat().st_size
-    end = size if upto is None else max(upto, SEGMENT_HEADER_BYTES)
+    end = max(size, least) if upto is None else max(upto, SEGMENT_HEADER_BYTES)
     if size < end:
         found.problem(
             _STEP,
@@ -96,7 +107,7 @@ def _check_segment(
         offset = SEGMENT_HEADER_BYTES
         while offset < min(end, size):
             raw = file.read(RECORD_HEADER_BYTES)
-            if upto is None and not any(raw) and only_zeros(file):
+            if upto is None and offset >= least and not any(raw) and only_zeros(file):
                 return  # room that was reserved and not cut off
             header = parse_record_header(raw)
             body = b"" if header is None else file.read(header.meta_bytes + header.sealed_bytes)

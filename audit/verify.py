@@ -160,7 +160,13 @@ def _checked(
         check_rotations(directory, chain, contents.rotated, lost, found, first=begins)
     payloads = 0 if boundary is None else boundary.record.first_payloads
     check_payload_files(
-        directory, leaves.watermark, found, contents.erased, fresh_us, first_segment=payloads
+        directory,
+        leaves.watermark,
+        found,
+        contents.erased,
+        fresh_us,
+        first_segment=payloads,
+        ends=leaves.payload_ends,
     )
     _strays(directory, found)
     _unchecked(signed, leaves, found)

@@ -7,7 +7,9 @@ import pytest
 from audit.boundary import PRUNED_NAME
 from audit.errors import LogDamaged
 from audit.fsck import inspect
+from audit.log import Log
 from audit.testing import check_log
+from audit.verify import verify_log
 from tests.audit.pruneworld import living
 from tests.audit.test_pruning import key_of, old_and_new
 from tests.audit.worlds import make_keyring
@@ -41,3 +43,22 @@ async def test_no_start_removes_what_the_log_does_not_say_is_pruned(tmp_path, ol
         pass
     assert not (directory / PRUNED_NAME).exists()
     check_log(directory, key_of(ring))
+
+
+@pytest.mark.parametrize("harm", ["an older one", "zeros"])
+async def test_a_payload_segment_that_ends_too_early_is_not_called_whole(tmp_path, harm) -> None:
+    ring = make_keyring(tmp_path / "keys")
+    async with living(tmp_path, ring) as log:
+        path = log.directory / "blobs" / "00000000.seg"
+        await log.decide(9, at=0, payload=b"kept")
+        older = path.read_bytes().rstrip(b"\0")
+        await log.decide(9, at=0, payload=b"kept")
+        await log.notary.in_writer(Log.roll)
+        await log.decide(3, at=0, payload=b"kept")
+    check_log(log.directory, key_of(ring))
+    size = path.stat().st_size
+    path.write_bytes(older.ljust(size if harm == "zeros" else 0, b"\0"))
+    (problem,) = verify_log(log.directory, key_of(ring)).problems
+    said = "truncated: the log vouches for" if harm == "an older one" else "a payload is damaged"
+    assert (problem.step, problem.file) == (9, "blobs/00000000.seg")
+    assert problem.message.startswith(said)
