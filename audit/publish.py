@@ -25,7 +25,7 @@ from .errors import LogDamaged, LogUnavailable, NoteError
 from .files import make_directory, replace_file
 from .fresh import Fresh
 from .marker import Position
-from .note import Checkpoint, Signer, VerifierKey, split_note
+from .note import Checkpoint, Signer, VerifierKey, parse_checkpoint, split_note
 from .rotation import KeyChain, rotation_path, rotation_text
 from .tiles import HASH_BYTES, TileBuilder, tiles_of, write_tile
 
@@ -52,7 +52,8 @@ def read_checkpoint(directory: Path) -> str | None:
 def load_checkpoint(directory: Path, chain: KeyChain) -> Checkpoint | None:
     """The log's last checkpoint, verified with the log's keys; None if it never had one.
 
-    Where its file is lost, it is the last one that a pruning or a key rotation kept.
+    Where its file is lost, or an older one was put back, it is the last one that a pruning or a key
+    rotation kept.
 
     Raises:
         LogDamaged: it is damaged, or another key or log made it; or the log was pruned, and none
@@ -62,7 +63,7 @@ def load_checkpoint(directory: Path, chain: KeyChain) -> Checkpoint | None:
     if note is None:
         return _last_kept(directory, chain)
     try:
-        return chain.open(note)
+        return max((chain.open(note), *_kept(directory, chain)), key=lambda tree: tree.size)
     except NoteError as exc:
         raise LogDamaged(
             directory / CHECKPOINT_NAME,
@@ -72,12 +73,17 @@ def load_checkpoint(directory: Path, chain: KeyChain) -> Checkpoint | None:
         ) from exc
 
 
-def _last_kept(directory: Path, chain: KeyChain) -> Checkpoint | None:
+def _kept(directory: Path, chain: KeyChain) -> list[Checkpoint]:
     kept = list(chain.trees)
     for path in (directory / CHECKPOINTS_NAME).glob("*"):
         with suppress(NoteError, OSError, ValueError):
-            kept.append(chain.open(path.read_text(encoding="utf-8")))
-    last = max(kept, key=lambda tree: tree.size, default=None)
+            if path.is_file():  # a pipe would be waited for
+                kept.append(chain.open(path.read_text(encoding="utf-8")))
+    return kept
+
+
+def _last_kept(directory: Path, chain: KeyChain) -> Checkpoint | None:
+    last = max(_kept(directory, chain), key=lambda tree: tree.size, default=None)
     if (0 if last is None else last.size) < first_leaf(directory):
         raise LogDamaged(
             directory / CHECKPOINT_NAME,
@@ -104,6 +110,7 @@ class Publisher:
         self._signer = signer
         self._cursor = WalCursor(directory)
         self._tiles: TileBuilder | None = None
+        self._in_place = False
         self.signed = signed
         self.rebuilt = False
         self.fresh = Fresh()
@@ -129,6 +136,8 @@ class Publisher:
     def publish(self, upto: Position) -> Checkpoint:
         """Sign the tree of the first `upto.leaves` leaves, unless that is the last one signed.
 
+        The first time, it is signed again where its file is lost or another one is there.
+
         Raises:
             LogUnavailable: the disk refused; the last checkpoint stands.
             LogDamaged: the log does not hold what was signed or committed; nothing was signed.
@@ -136,10 +145,11 @@ class Publisher:
         try:
             tiles = self._tiles or self._resume(upto)
             self._tiles = None  # a fault from here on spoils it
-            if self.signed is None or upto.leaves > self.signed.size:
+            if self.signed is None or upto.leaves > self.signed.size or not self._is_in_place():
                 self._feed(tiles, upto)
                 self._write_edge(tiles)
                 self.signed = self._sign(tiles)
+            self._in_place = True
         except OSError as exc:
             raise LogUnavailable(f"could not write a checkpoint: {exc}") from exc
         self._tiles = tiles
@@ -176,6 +186,13 @@ class Publisher:
         note = self._signer.sign(checkpoint.text())
         replace_file(self._directory / CHECKPOINT_NAME, note.encode())
         return checkpoint
+
+    def _is_in_place(self) -> bool:
+        """Whether the file of the last checkpoint holds it; read once."""
+        if self._in_place:
+            return True
+        note = read_checkpoint(self._directory)
+        return note is not None and parse_checkpoint(split_note(note)[0]) == self.signed
 
     def _feed(self, tiles: TileBuilder, upto: Position, stop: int | None = None) -> None:
         stop = upto.leaves if stop is None else stop

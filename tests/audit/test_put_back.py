@@ -8,6 +8,8 @@ from audit.boundary import PRUNED_NAME
 from audit.errors import LogDamaged
 from audit.fsck import inspect
 from audit.log import Log
+from audit.publish import CHECKPOINT_NAME
+from audit.rotating import Rotating
 from audit.testing import check_log
 from audit.verify import verify_log
 from tests.audit.pruneworld import living
@@ -62,3 +64,47 @@ async def test_a_payload_segment_that_ends_too_early_is_not_called_whole(tmp_pat
     said = "truncated: the log vouches for" if harm == "an older one" else "a payload is damaged"
     assert (problem.step, problem.file) == (9, "blobs/00000000.seg")
     assert problem.message.startswith(said)
+
+
+@pytest.mark.parametrize("left", ["rotations", "checkpoints"])
+async def test_a_log_is_not_signed_that_lacks_what_a_kept_checkpoint_of_later_covers(
+    tmp_path, left
+) -> None:
+    ring = make_keyring(tmp_path / "keys")
+    async with living(tmp_path, ring) as log:
+        await log.decide(20, at=0)
+    directory, copy = log.directory, tmp_path / "copy"
+    shutil.copytree(directory, copy)
+    async with living(tmp_path, ring) as log:
+        log.seq = 20
+        await log.decide(21, at=0)
+        await log.notary.checkpoint()
+        (directory / "checkpoints").mkdir()
+        shutil.copy(directory / CHECKPOINT_NAME, directory / "checkpoints" / "41")
+        if left == "rotations":
+            await Rotating(log.notary, tmp_path / "keys").rotate(actor="operator", reason="yearly")
+    shutil.copytree(directory / left, copy / left)
+    shutil.rmtree(directory)
+    shutil.copytree(copy, directory)
+    before = (directory / CHECKPOINT_NAME).read_bytes()
+    with pytest.raises(LogDamaged, match=r"expected 4[12] acknowledged records"):
+        async with living(tmp_path, make_keyring(tmp_path / "keys")):
+            pass
+    assert (directory / CHECKPOINT_NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize("fault", ["lost", "older"])
+async def test_a_start_signs_anew_what_only_a_rotation_signed(tmp_path, fault) -> None:
+    ring = make_keyring(tmp_path / "keys")
+    async with living(tmp_path, ring) as log:
+        await log.decide(20, at=0)
+        await log.notary.checkpoint()
+        path = log.directory / CHECKPOINT_NAME
+        older = path.read_bytes()
+        await Rotating(log.notary, tmp_path / "keys").rotate(actor="operator", reason="yearly")
+    path.unlink() if fault == "lost" else path.write_bytes(older)
+    ring = make_keyring(tmp_path / "keys")
+    assert not verify_log(log.directory, key_of(ring)).ok
+    async with living(tmp_path, ring):
+        pass
+    assert check_log(log.directory, key_of(ring)).signed_leaves == 21
