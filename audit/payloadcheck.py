@@ -23,8 +23,9 @@ from .blobs import (
 from .contents import Erased
 from .findings import Collector
 from .frames import Watermark, only_zeros
+from .keytree import place_of
 from .payloads import slot_of
-from .sealfiles import damaged_keys, is_erased, roots_lost, roots_path
+from .sealfiles import damaged_keys, is_erased, node_path, roots_lost, roots_path
 from .subjects import DESTROYED, SLOT_BYTES, holds_key, parse_slot, slots_path
 
 _STEP = 9
@@ -59,16 +60,20 @@ def check_payload_files(
         last = number == watermark.blob_segment
         upto = watermark.blob_bytes if last else None
         _check_segment(directory, number, upto, found, dead, least=ends.get(number, 0))
+    lost = set[Path]()
     for path, offset in damaged_keys(directory):
-        name = str(path.relative_to(directory))
-        found.problem(_STEP, "the keys of sealed parts are damaged", file=name, offset=offset)
+        name, state = str(path.relative_to(directory)), "damaged" if path.exists() else "missing"
+        found.problem(_STEP, f"the keys of sealed parts are {state}", file=name, offset=offset)
+        if not offset:
+            lost.add(path)
     if roots_lost(directory):
         name = str(roots_path(directory).relative_to(directory))
         message = "missing, but there were keys of sealed parts: the folder beside it says so"
         found.problem(_STEP, message, file=name)
     for erasure in erased:
         alive = [f"slot {slot}" for slot in erasure.slots if _has_key(slots, slot)]
-        if not is_erased(directory, erasure.unit_ref, erasure.id):
+        asked = {roots_path(directory), node_path(directory, place_of(erasure.unit_ref).root)}
+        if not asked & lost and not is_erased(directory, erasure.unit_ref, erasure.id):
             alive.append("the tree of sealed parts")
         if alive and erasure.time_us <= fresh_us:
             message = f"erased, but keys are there (again): {', '.join(alive)}"

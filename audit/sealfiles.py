@@ -80,17 +80,22 @@ def roots_lost(directory: Path) -> bool:
 
 
 def damaged_keys(directory: Path) -> Iterator[tuple[Path, int]]:
-    """Every file of these keys that is not whole, and where."""
+    """Every file of these keys that is not whole, or missing beside the roots, and where."""
     path = roots_path(directory)
-    raw = path.read_bytes() if path.exists() else b""
-    stored = raw[_ROOTS_AT:_CRCS_AT]
-    if raw and roots_in(raw) is None:
+    punctured = {*(directory / "blobs" / "seal").glob("[0-9a-f]" * 4)}
+    raw = path.read_bytes() if path.exists() else None
+    found = None if raw is None else roots_in(raw)
+    if raw is not None and found is None:
         yield path, 0
-    elif raw and raw[_CRCS_AT:] != (found := _crcs(stored)):
-        pairs = zip(_CRC.iter_unpack(raw[_CRCS_AT:]), _CRC.iter_unpack(found), strict=True)
-        wrong = next(place for place, (said, is_) in enumerate(pairs) if said != is_)
-        yield path, _ROOTS_AT + wrong * KEY_BYTES
-    for file in sorted((directory / "blobs" / "seal").glob("[0-9a-f]" * 4)):
+    elif raw is not None and found is not None:
+        _, stored = found
+        if raw[_CRCS_AT:] != (is_ := _crcs(stored)):
+            pairs = zip(_CRC.iter_unpack(raw[_CRCS_AT:]), _CRC.iter_unpack(is_), strict=True)
+            wrong = next(place for place, (said, one) in enumerate(pairs) if said != one)
+            yield path, _ROOTS_AT + wrong * KEY_BYTES
+        else:  # a root is zeroed after its file was put there, and that stays
+            punctured |= {node_path(directory, root) for root in zero_entries(stored)}
+    for file in sorted(punctured):
         if read_marked(file) is None:
             yield file, 0
 

@@ -6,10 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audit.contents import Erased
 from audit.errors import LogDamaged, PayloadDamaged
 from audit.events import Decision, DecisionV1
+from audit.findings import Collector
+from audit.frames import Watermark
 from audit.keys import Keyring
 from audit.keytree import ROOTS
+from audit.payloadcheck import check_payload_files
 from audit.record import as_mapping, decode, encode
 from audit.sealfiles import damaged_keys, is_erased, roots_path, zero_entries
 from audit.seals import Seals
@@ -202,6 +206,27 @@ def test_a_changed_byte_of_the_key_files_shows_without_any_key(
     file.write_bytes(raw)
     ((found, _),) = damaged_keys(tmp_path)
     assert found == file
+
+
+@pytest.mark.parametrize("harm", ["emptied roots", "lost file", "lost folder"])
+def test_lost_and_emptied_key_files_are_named_and_not_taken_for_a_key_that_is_back(
+    tmp_path, seals, harm
+) -> None:
+    seals.puncture(ALICE, uuid(1))
+    file = next((tmp_path / "blobs" / "seal").iterdir())
+    if harm == "emptied roots":
+        file = roots_path(tmp_path)
+        file.write_bytes(b"")
+    else:
+        file.unlink()
+        if harm == "lost folder":
+            file.parent.rmdir()
+    assert list(damaged_keys(tmp_path)) == [(file, 0)]
+    found = Collector()
+    erased = Erased(1, 0, uuid(1), ALICE, [])
+    check_payload_files(tmp_path, Watermark(), found, [erased])
+    said = "damaged" if file.exists() else "missing"
+    assert [one.message for one in found.problems] == [f"the keys of sealed parts are {said}"]
 
 
 def test_lost_roots_are_not_made_anew(tmp_path, ring, seals) -> None:
