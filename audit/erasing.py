@@ -113,7 +113,8 @@ class Erasing:
             before = self._standing.erasures.get(unit_ref, [])
             earlier = [event for _, event in before]
             newest = self._standing.newest.get(unit_ref.encode(), 0)
-            if before and newest <= before[-1][0] and _slots_of(earlier).issuperset(slots):
+            back = newest > self._standing.erased_at.get(unit_ref, 0)  # or may be, after a pruning
+            if before and not back and _slots_of(earlier).issuperset(slots):
                 destroyed = await self._deed(unit_ref, earlier)
                 return Erased(before[-1][0], destroyed, again=True)
             event, receipt = await self._notary.append_and(

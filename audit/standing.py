@@ -6,6 +6,8 @@ that a start reads what came since the one before. Only who has the master key c
 Rule 2: the file holds no text of what was pruned; pruning removes it.
 Rule 3: a release names no hold, it ends the oldest. So holds and releases may be pruned only as far
 as whoever reads the rest comes to the same (`same_from`).
+Rule 4: an erasure that was carried over took what lay before its old place, and nothing that came
+between that and where it is repeated.
 Read next: erasing.py and pruning.py (who ask).
 """
 
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from .bundle import Bundle
-from .events import Erasure, Event, LegalHold, Pruned
+from .events import Carried, Erasure, Event, LegalHold, Pruned
 from .mentions import Mentions, unit_ref_in
 from .reader import LogReader
 from .record import DECISION_BEGINS, decode, original
@@ -40,7 +42,8 @@ class Standing:
             oldest: two matters that need the same data each have their own.
         pruned: the newest `pruned` record, with its leaf.
         mentions: of which subjects there is a record at all.
-        newest: of subjects that were erased, the last leaf about each.
+        erased_at: of subjects that were erased, the leaf where the last erasure of each lay first.
+        newest: of these, the last leaf about each, or a later one.
     """
 
     def __init__(self, file: Path | None = None, key: bytes = b"") -> None:
@@ -52,15 +55,19 @@ class Standing:
         self.holds: dict[str, dict[str, LegalHold]] = {}
         self.pruned: tuple[int, Pruned] | None = None
         self.mentions = Mentions()
+        self.erased_at: dict[str, int] = {}
         self.newest: dict[bytes, int] = {}
 
     def take(self, index: int, event: Event) -> None:
         """Take note of one event; in the order of the leaves."""
+        place = event.was_leaf if isinstance(event, Carried) else index
         event = original(event)  # one that was carried over when the log was pruned
         if isinstance(event, Pruned):
             self.pruned = index, event
         elif isinstance(event, Erasure):
             self.erasures.setdefault(event.unit_ref, []).append((index, event))
+            before = self.erased_at.get(event.unit_ref, 0)
+            self.erased_at[event.unit_ref] = max(before, place)
         elif isinstance(event, LegalHold):
             self._said.append((index, event))
             self._hold(event)
@@ -110,24 +117,27 @@ class Standing:
         for index, (start, end) in enumerate(zip(bundle.starts, bundle.ends, strict=True), first):
             if data.startswith(DECISION_BEGINS, start):
                 unit_ref = unit_ref_in(data, start, end)
+                carried = False
             else:
-                unit_ref = self._other(index, data[start:end])
+                unit_ref, carried = self._other(index, data[start:end])
             if unit_ref is None:
                 continue  # an erasure and a hold name theirs
-            if newest and unit_ref in newest:
+            if newest and unit_ref in newest and not carried:
                 newest[unit_ref] = index
             yield unit_ref
 
-    def _other(self, index: int, data: bytes) -> bytes | None:
-        """Take note of an entry that may be no decision; whom it is about."""
-        unit_ref = unit_ref_in(data)
+    def _other(self, index: int, data: bytes) -> tuple[bytes | None, bool]:
+        """Take note of an entry that may be no decision; whom it is about, and if it was before."""
+        unit_ref, event = unit_ref_in(data), None
         about = unit_ref is not None and (_ERASURE in data or _HOLD in data)
         if about or _PRUNED in data:
-            self.take(index, decode(data))
+            event = decode(data)
+            self.take(index, event)
             self._taken.append((index, data))
         if unit_ref is not None and about:
+            # Also for one carried over: who came back before it was read is not told from others.
             self.newest.setdefault(unit_ref, index)
-        return unit_ref
+        return unit_ref, isinstance(event, Carried)
 
     def _snapshot(self, first_leaf: int) -> Snapshot:
         said = {

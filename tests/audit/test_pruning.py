@@ -24,6 +24,7 @@ from audit.prove import prove, verify_proof
 from audit.prunefiles import prune_files
 from audit.reader import LogReader
 from audit.record import original
+from audit.seals import Seals
 from audit.snapshot import STANDING
 from audit.subjects import LIVE, SLOT_BYTES, parse_slot, slots_path
 from audit.testing import check_log
@@ -420,3 +421,39 @@ async def test_a_hold_and_its_release_go_together(tmp_path, ring):
     async with living(tmp_path, ring) as log, log.erasing.standing() as standing:
         assert [held.reason for held in standing.holds[ALICE].values()] == ["two"]
     check_log(tmp_path / "log", key_of(ring))
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_who_came_back_before_an_erasure_was_carried_over_is_erased_again(
+    tmp_path, ring, restarted
+) -> None:
+    async with living(tmp_path, ring) as log:
+        await log.decide(3, at=0, payload=b"secret", unit_ref=BOB)
+        await log.erasing.erase(BOB, **WHY)
+        await log.decide(600, at=0, unit_ref=ALICE)
+        sealed = Seals(log.directory, ring).seal(b"new", BOB, "a decision")
+        await log.decide(1, at=0, unit_ref=BOB, sealed=sealed)
+        await log.notary.checkpoint()
+        log.hours = 1_000_000
+        assert (await log.prune()).first_leaf == 512
+        carried = [entry.event for entry in LogReader(log.directory).others()]
+        assert "erasure" in [original(one).type for one in carried if isinstance(one, Carried)]
+        if not restarted:
+            assert not (await log.erasing.erase(BOB, **WHY)).again
+            assert (await log.erasing.erase(BOB, **WHY)).again
+    async with living(tmp_path, ring) as log:
+        found = await log.erasing.erase(BOB, **WHY)
+        assert found.again is not restarted
+        assert (await log.erasing.erase(BOB, **WHY)).again
+        assert Seals(log.directory, ring).open(sealed, BOB, "a decision") is None
+
+
+async def test_an_erasure_that_was_carried_over_is_not_made_again_for_that(tmp_path, ring) -> None:
+    async with living(tmp_path, ring) as log:
+        await log.decide(3, at=0, payload=b"secret", unit_ref=BOB)
+        await log.erasing.erase(BOB, **WHY)
+        await log.decide(600, at=0, unit_ref=ALICE)
+        await log.notary.checkpoint()
+        log.hours = 1_000_000
+        assert (await log.prune()).first_leaf == 512
+        assert (await log.erasing.erase(BOB, **WHY)).again

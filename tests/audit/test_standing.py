@@ -107,13 +107,15 @@ ENTRIES = st.lists(
 def event_by_event(entries):
     told, newest, seen = Standing(), {}, set()
     for index, data in enumerate(entries):
-        event = decode(data)
-        told.take(index, event)
-        event = original(event)
+        found = decode(data)
+        told.take(index, found)
+        event = original(found)
         unit = getattr(event, "unit_ref", None)
         if unit is not None:
             seen.add(unit)
-            if unit.encode() in newest or isinstance(event, Erasure | LegalHold):
+            if isinstance(event, Erasure | LegalHold):
+                newest.setdefault(unit.encode(), index)
+            if unit.encode() in newest and not isinstance(found, Carried):
                 newest[unit.encode()] = index
     return told, newest, seen
 
@@ -128,6 +130,7 @@ def test_by_the_group_it_is_what_it_is_event_by_event(entries, sizes, first):
     standing.catch_up(Groups(groups))
     told, newest, seen = event_by_event(entries)
     assert standing.erasures == told.erasures
+    assert standing.erased_at == told.erased_at
     assert standing.holds == told.holds
     assert standing.pruned == told.pruned
     assert standing.newest == newest
@@ -136,6 +139,7 @@ def test_by_the_group_it_is_what_it_is_event_by_event(entries, sizes, first):
 
 def same(one, other):
     assert one.erasures == other.erasures
+    assert one.erased_at == other.erased_at
     assert one.holds == other.holds
     assert one.pruned == other.pruned
     assert one.newest == other.newest
