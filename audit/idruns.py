@@ -16,6 +16,7 @@ Read next: olderids.py (who writes and asks).
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,17 +73,15 @@ class IdRuns:
         """Open the runs that are whole, up to the first that is not; later ones are removed.
 
         Args:
-            size: of the log; a run that knows more is another log's, and so are all.
+            size: of the log; a run that knows more is another log's, or of later than this copy
+                of it, and so are those behind it.
 
         Raises:
             OSError: one cannot be opened now; it may be whole, and none was removed.
         """
         paths = _paths(self._folder)
-        whole = list(_whole_runs(paths))
-        self._runs, self._reach, self.covered = [], [], 0
-        if whole and whole[-1].covered <= size:
-            for run in whole:
-                self._take(run)
+        whole = list(takewhile(lambda run: run.covered <= size, _whole_runs(paths)))
+        self._open(whole)
         for path in paths[len(self._runs) :]:
             path.unlink()
 
@@ -101,11 +100,10 @@ class IdRuns:
             replace_file(self._folder / _LOST_NAME, lines.encode())
         return noted
 
-    def forget(self) -> None:
-        """Throw everything away; it is not this log's."""
-        self._runs, self._reach, self.covered = [], [], 0
-        for path in _paths(self._folder):
-            path.unlink()
+    def forget_newest(self) -> None:
+        """Throw the newest run away; it is not this log's."""
+        self._runs[-1].path.unlink()
+        self._open(self._runs[:-1])
 
     def write(self, ids: Mapping[str, int], covered: int) -> None:
         """Add a run; durable when this returns.
@@ -147,6 +145,11 @@ class IdRuns:
     def greatest(self) -> str:
         """The greatest id of all; empty without any."""
         return self._reach[-1] if self._reach else ""
+
+    def _open(self, runs: list[Run]) -> None:
+        self._runs, self._reach, self.covered = [], [], 0
+        for run in runs:
+            self._take(run)
 
     def _take(self, run: Run) -> None:
         self.covered = run.covered

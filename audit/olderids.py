@@ -84,8 +84,8 @@ class OlderIds:
         """
         try:
             self._runs.load(size)
-            if not self._ours():
-                self._runs.forget()
+            while not self._ours():
+                self._runs.forget_newest()
         except OSError as exc:
             raise LogUnavailable(f"could not read the ids of older records: {exc}") from exc
         self._say_lost()

@@ -401,8 +401,12 @@ def test_a_run_finds_what_was_written_and_reads_back_the_same(tmp_path_factory, 
     strange = data.draw(names)
     if all(key_of(strange) != key_of(name) for name in ids):
         assert again.find(strange) == []
-    again.load(19)
+    again.load(19)  # the second run is of a longer log
+    assert again.covered == 10
+    assert all(leaf in again.find(name) for name, leaf in some.items())
+    again.load(9)
     assert (again.covered, again.find(next(iter(ids)))) == (0, [])
+    assert not list((folder / "ids").iterdir())
 
 
 @given(st.lists(st.integers(0, 2**64 - 1) | st.integers(2**63, 2**63 + 9), max_size=300))

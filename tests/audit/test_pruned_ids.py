@@ -128,6 +128,29 @@ async def test_a_crash_after_the_ids_were_written_changes_nothing(
     check(tmp_path, ring)
 
 
+@pytest.mark.parametrize("more", [200, 400])
+async def test_runs_of_later_beside_an_older_copy_of_the_log_cost_no_pruned_id(
+    tmp_path, ring, caplog, more
+) -> None:
+    async with living(tmp_path, ring, 64) as log:
+        await fill(log)
+        first = (await log.prune()).first_leaf
+    shutil.copytree(tmp_path / "log", tmp_path / "older")
+    async with living(tmp_path, ring, 64) as log:
+        log.seq = OLD + NEW
+        await log.decide(more, at=2)
+    shutil.copytree(tmp_path / "log" / "ids", tmp_path / "older" / "ids", dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "log")
+    (tmp_path / "older").rename(tmp_path / "log")
+    async with living(tmp_path, ring, 64) as log:
+        await check_ids(log, first)
+        log.seq = OLD + NEW
+        await log.decide(more, at=3)
+        await check_ids(log, first)
+    assert "lost" not in caplog.text
+    check(tmp_path, ring)
+
+
 @pytest.mark.parametrize("remembered", [65_536, 64])
 async def test_ids_that_are_lost_after_a_pruning_are_missed_by_fsck_and_at_each_start(
     tmp_path, ring, remembered, caplog
