@@ -6,7 +6,8 @@ Rule 2: a name that is not one of the log's is nobody's business here; nothing r
 lies in `tile`, `checkpoints` and `cosigned` is read, or condemned, under any name.
 Rule 3: below `tile` no link to a folder is followed, since it would not be walked into.
 Cost: two system calls a file. What vanishes meanwhile is the work of a living writer.
-Read next: verify.py and fsck.py (who stop here if something is found).
+Read next: verify.py and fsck.py (who stop here if something is found), log.py (who opens nothing
+else in its place).
 """
 
 import os
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["Misshapen", "is_foreign", "is_own", "misshapen", "step_of"]
+__all__ = ["Misshapen", "is_foreign", "is_own", "misshapen", "replaced", "step_of"]
 
 _FOLDER: Final = re.compile(
     r"wal|blobs(/seal)?|ids|rotations|checkpoints|cosigned"
@@ -29,6 +30,10 @@ _OWN: Final = re.compile(
     r"|tile/(entries|[0-9]+)(/x[0-9]{3})*/[0-9]{3}(\.p/[0-9]{1,3})?"
     r"|blobs/([0-9]{8}\.seg|subjects\.keys|seal\.roots|seal/[0-9a-f]{4}(\.new)?)"
 )
+_OPENED: Final = frozenset(
+    {"wal", "blobs", "ids", "rotations", "checkpoint", "committed", "pruned"}
+)
+_OTHER: Final = " in place of "
 _READ: Final = ("tile/", "checkpoints/", "cosigned/")
 _STEPS: Final = {
     "checkpoint": 1,
@@ -73,6 +78,13 @@ def misshapen(directory: Path) -> list[Misshapen]:
     ]
 
 
+def replaced(directory: Path) -> Iterator[tuple[str, str]]:
+    """What the writer would open, and what stands there instead; it knows the tree without it."""
+    for name, what in _walk(str(directory), ".", _OPENED):
+        if _OTHER in what and _top(name) in _OPENED:
+            yield name, what
+
+
 def step_of(name: str) -> int:
     """The step of verification that reads a file of the log; the first one for what none does."""
     return _STEPS.get(_top(name), 1)
@@ -92,7 +104,7 @@ def _top(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _walk(folder: str, base: str) -> Iterator[tuple[str, str]]:
+def _walk(folder: str, base: str, only: frozenset[str] | None = None) -> Iterator[tuple[str, str]]:
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -108,8 +120,8 @@ def _walk(folder: str, base: str) -> Iterator[tuple[str, str]]:
         wrong = _wrong(entry, name, is_folder=is_folder)
         if wrong is not None:
             yield name, wrong
-        elif is_folder:
-            yield from _walk(entry.path, name)
+        elif is_folder and (only is None or _top(name) in only):
+            yield from _walk(entry.path, name, only)
 
 
 def _wrong(entry: os.DirEntry[str], name: str, *, is_folder: bool) -> str | None:
@@ -122,7 +134,7 @@ def _wrong(entry: os.DirEntry[str], name: str, *, is_folder: bool) -> str | None
     kind = stat.S_IFMT(mode)
     if kind != (stat.S_IFDIR if is_folder else stat.S_IFREG):
         place = "a folder" if is_folder else "a file"
-        return f"{_KINDS.get(kind, 'something else')} in place of {place}"
+        return f"{_KINDS.get(kind, 'something else')}{_OTHER}{place}"
     if is_folder and name.startswith("tile/") and entry.is_symlink():
         return "a link in place of a folder"
     wanted = os.R_OK | os.X_OK if is_folder else os.R_OK

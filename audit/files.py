@@ -77,7 +77,8 @@ def replace_file(path: Path | str, data: bytes, *, mode: int = 0o644, durable: b
         OSError: nothing was replaced.
     """
     temporary = f"{path}.tmp"  # text, because thousands of tiles are written so
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    fd = os.open(temporary, how | os.O_NONBLOCK, mode)  # a pipe would be waited for
     try:
         write_all(OsFiles(), fd, data, 0)
         if durable:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from .blobs import Blobs, Payload
 from .errors import AuditError, LogDamaged, LogUnavailable, NoteError
+from .filekinds import replaced
 from .files import FileLayer, OsFiles, make_directory
 from .frames import Watermark
 from .fresh import Stored
@@ -83,7 +84,7 @@ class Log:
         Raises:
             LogLocked: another writer has it.
             LogDamaged: acknowledged or signed evidence is damaged; nothing was changed.
-            LogUnavailable: the disk refused.
+            LogUnavailable: the disk refused, or something else stands in place of a file.
             OSError: the directory cannot be made or read.
         """
         keyring.signer(origin)  # refuses a keyring that cannot sign, before anything is made
@@ -91,6 +92,8 @@ class Log:
         with ExitStack() as undo:
             lock = take_lock(directory)
             undo.callback(lock.close)
+            for name, what in replaced(directory):  # a pipe would be waited for
+                raise LogUnavailable(f"could not open {directory / name}: it is {what}")
             files = OwnFiles(files or OsFiles(), lock)
             signer, chain = _keys(directory, keyring, origin)
             signed = load_checkpoint(directory, chain)

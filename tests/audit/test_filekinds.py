@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from audit.complete import check_complete
+from audit.errors import LogUnavailable
 from audit.filekinds import misshapen
+from audit.files import replace_file
 from audit.fsck import inspect
 from audit.index import Index
+from audit.log import Log
 from audit.verify import verify_log
 from audit.writerlock import has_writer
-from tests.audit.worlds import World, build_world
+from tests.audit.worlds import ORIGIN, World, build_world
 
 EVIDENCE = {
     "checkpoint": 1,
@@ -89,6 +92,25 @@ def test_a_folder_in_place_of_a_file_is_a_problem(world, name) -> None:
     clear(world, name).mkdir()
     assert problems(world) == [(EVIDENCE[name], name)]
     assert damage(world) == {name}
+
+
+OPENED = [
+    *(name for name in EVIDENCE if not name.startswith(("tile", "checkpoints", "cosigned"))),
+    "ids/00000000.run",
+]
+
+
+@pytest.mark.parametrize("name", OPENED)
+def test_no_start_waits_for_a_pipe_in_place_of_what_it_opens(world, name) -> None:
+    os.mkfifo(clear(world, name))
+    with pytest.raises(LogUnavailable, match=f"{name}: it is a pipe in place of a f"):
+        Log.open(world.directory, world.keyring, origin=ORIGIN)
+
+
+def test_nor_does_it_wait_for_what_it_would_only_write(tmp_path) -> None:
+    os.mkfifo(tmp_path / "name.tmp")
+    with pytest.raises(OSError, match=r"name\.tmp"):
+        replace_file(tmp_path / "name", b"bytes")
 
 
 @pytest.mark.parametrize("name", DERIVED)
