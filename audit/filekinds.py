@@ -6,18 +6,21 @@ Rule 2: a name that is not one of the log's is nobody's business here; nothing r
 lies in `tile`, `checkpoints` and `cosigned` is read, or condemned, under any name.
 Rule 3: below `tile` no link to a folder is followed, since it would not be walked into.
 Cost: two system calls a file. What vanishes meanwhile is the work of a living writer.
-Read next: verify.py and fsck.py (who stop here if something is found), log.py (who opens nothing
-else in its place).
+Read next: verify.py and fsck.py (who stop here if something is found), log.py (which opens nothing
+that stands in a file's place).
 """
 
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
-__all__ = ["Misshapen", "is_foreign", "is_own", "misshapen", "replaced", "step_of"]
+from .errors import LogUnavailable
+
+__all__ = ["Misshapen", "check_opened", "is_foreign", "is_own", "misshapen", "step_of"]
 
 _FOLDER: Final = re.compile(
     r"wal|blobs(/seal)?|ids|rotations|checkpoints|cosigned"
@@ -33,7 +36,6 @@ _OWN: Final = re.compile(
 _OPENED: Final = frozenset(
     {"wal", "blobs", "ids", "rotations", "checkpoint", "committed", "pruned"}
 )
-_OTHER: Final = " in place of "
 _READ: Final = ("tile/", "checkpoints/", "cosigned/")
 _STEPS: Final = {
     "checkpoint": 1,
@@ -54,6 +56,7 @@ _KINDS: Final = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_Judge: TypeAlias = Callable[[os.DirEntry[str], str, bool], str | None]
 
 
 class Misshapen(NamedTuple):
@@ -74,15 +77,19 @@ def misshapen(directory: Path) -> list[Misshapen]:
     """Everything in a log's folder that is not what its name says, or that cannot be read."""
     return [
         Misshapen(name, what, step_of(name) if name == "." or _top(name) in _STEPS else None)
-        for name, what in _walk(str(directory), ".")
+        for name, what in _walk(str(directory), ".", _wrong)
     ]
 
 
-def replaced(directory: Path) -> Iterator[tuple[str, str]]:
-    """What the writer would open, and what stands there instead; it knows the tree without it."""
-    for name, what in _walk(str(directory), ".", _OPENED):
-        if _OTHER in what and _top(name) in _OPENED:
-            yield name, what
+def check_opened(directory: Path) -> None:
+    """Make sure that files stand where one would open them; tiles, which are many, are no part.
+
+    Raises:
+        LogUnavailable: something else stands there; a pipe would be waited for.
+    """
+    for name, what in _walk(str(directory), ".", _replaced, _OPENED):
+        if _top(name) in _OPENED:
+            raise LogUnavailable(f"could not open {directory / name}: it is {what}; put it right")
 
 
 def step_of(name: str) -> int:
@@ -104,7 +111,9 @@ def _top(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _walk(folder: str, base: str, only: frozenset[str] | None = None) -> Iterator[tuple[str, str]]:
+def _walk(
+    folder: str, base: str, judge: _Judge, only: frozenset[str] | None = None
+) -> Iterator[tuple[str, str]]:
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -117,27 +126,40 @@ def _walk(folder: str, base: str, only: frozenset[str] | None = None) -> Iterato
         is_folder = _FOLDER.fullmatch(name) is not None
         if not (is_folder or is_own(name) or name.startswith(_READ)):
             continue
-        wrong = _wrong(entry, name, is_folder=is_folder)
+        wrong = judge(entry, name, is_folder)
         if wrong is not None:
             yield name, wrong
         elif is_folder and (only is None or _top(name) in only):
-            yield from _walk(entry.path, name, only)
+            yield from _walk(entry.path, name, judge, only)
 
 
-def _wrong(entry: os.DirEntry[str], name: str, *, is_folder: bool) -> str | None:
+def _wrong(entry: os.DirEntry[str], name: str, is_folder: bool) -> str | None:
     try:
-        mode = stat.S_IFREG if entry.is_file(follow_symlinks=False) else entry.stat().st_mode
+        other = _replaced_by(entry, is_folder)
     except FileNotFoundError:
         return "a link that leads to nothing" if entry.is_symlink() else None
     except OSError as exc:
         return f"could not read it: {exc.strerror}"
-    kind = stat.S_IFMT(mode)
-    if kind != (stat.S_IFDIR if is_folder else stat.S_IFREG):
-        place = "a folder" if is_folder else "a file"
-        return f"{_KINDS.get(kind, 'something else')}{_OTHER}{place}"
+    if other is not None:
+        return other
     if is_folder and name.startswith("tile/") and entry.is_symlink():
         return "a link in place of a folder"
     wanted = os.R_OK | os.X_OK if is_folder else os.R_OK
     if not os.access(entry.path, wanted, effective_ids=True) and os.path.lexists(entry.path):
         return "could not read it: Permission denied"
     return None
+
+
+def _replaced(entry: os.DirEntry[str], _name: str, is_folder: bool) -> str | None:
+    with suppress(OSError):  # what cannot be looked at, whoever opens it says
+        return _replaced_by(entry, is_folder)
+    return None
+
+
+def _replaced_by(entry: os.DirEntry[str], is_folder: bool) -> str | None:
+    mode = stat.S_IFREG if entry.is_file(follow_symlinks=False) else entry.stat().st_mode
+    kind = stat.S_IFMT(mode)
+    if kind == (stat.S_IFDIR if is_folder else stat.S_IFREG):
+        return None
+    place = "a folder" if is_folder else "a file"
+    return f"{_KINDS.get(kind, 'something else')} in place of {place}"

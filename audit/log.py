@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from .blobs import Blobs, Payload
 from .errors import AuditError, LogDamaged, LogUnavailable, NoteError
-from .filekinds import replaced
+from .filekinds import check_opened
 from .files import FileLayer, OsFiles, make_directory
 from .frames import Watermark
 from .fresh import Stored
@@ -92,8 +92,7 @@ class Log:
         with ExitStack() as undo:
             lock = take_lock(directory)
             undo.callback(lock.close)
-            for name, what in replaced(directory):  # a pipe would be waited for
-                raise LogUnavailable(f"could not open {directory / name}: it is {what}")
+            check_opened(directory)
             files = OwnFiles(files or OsFiles(), lock)
             signer, chain = _keys(directory, keyring, origin)
             signed = load_checkpoint(directory, chain)

@@ -19,6 +19,7 @@ import typer
 
 from audit.errors import AuditError, KeyFileError, NotFound
 from audit.events import Access
+from audit.filekinds import check_opened
 from audit.log import Log, Record
 from audit.reader import LogReader
 from audit.record import encode, new_id, now_us
@@ -70,12 +71,14 @@ def open_reader(log: Path | None) -> LogReader:
 
     Raises:
         NotFound: there is no log. Of a folder that is none, "nothing was found" would be believed.
+        LogUnavailable: something else stands in place of a file: a pipe would be waited for.
     """
     directory = log or settings().log_dir
     if not directory.is_dir():
         raise NotFound(f"there is no log in {directory}; start a server, or give --log FOLDER")
     if log is not None and not any((log / name).exists() for name in _OF_A_LOG):
         raise NotFound(f"there is no log in {log}; name the folder that holds its `wal` or `tile`")
+    check_opened(directory)
     return LogReader(directory)
 
 

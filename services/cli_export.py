@@ -32,6 +32,7 @@ from .accessed import (
     LogKey,
     Reason,
     check_output,
+    open_reader,
     record_access,
     trusted_key,
 )
@@ -68,9 +69,7 @@ def export(  # noqa: PLR0917  typer reads a command's options from its parameter
 ) -> None:
     """Write an evidence pack: the records of a time, with all that proves them, in one archive."""
     chosen = settings()
-    reader = LogReader(log or chosen.log_dir)
-    if not reader.directory.is_dir():
-        raise NotFound(f"there is no log in {reader.directory}; give --log FOLDER")
+    reader = open_reader(log)
     check_output(out, force=force)
     now_us = round(datetime.now(UTC).timestamp() * 1_000_000)
     wanted = Wanted(

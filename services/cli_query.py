@@ -53,10 +53,10 @@ def parquet(
     if every + check + drop > 1:
         raise ValueError("could not choose: give one of --all, --check and --drop-pruned")
     columnar = _columnar("parquet")
-    if to and "://" not in to:
-        check_outside(Path(to))
     reader = open_reader(log)
     destination = columnar.Destination(to or str(_default_parquet()))
+    if destination.local is not None:
+        check_outside(destination.local)
     record_access(
         settings(),
         reader.directory,

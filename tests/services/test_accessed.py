@@ -246,11 +246,23 @@ def test_reports_and_tables_are_not_written_among_the_log_and_its_keys(home):
     environment = {**os.environ, "WEIGHBRIDGE_HOME": str(home.home), "PYTHONPATH": str(ROOT)}
     for folder in (home.log_dir, home.keys_dir / "new"):
         before = sorted(folder.parent.rglob("*"))
-        for words in (["report", "--out"], ["audit", "parquet", "--to"]):
+        to = ["audit", "parquet", "--to"]
+        for words in (["report", "--out", folder], [*to, folder], [*to, folder.as_uri()]):
             done = subprocess.run(
-                [*start, *words, folder],
+                [*start, *words],
                 env=environment, cwd=ROOT, capture_output=True, text=True, check=False,
             )  # fmt: skip
             assert (done.returncode, "the server's own" in done.stderr) == (1, True)
         assert sorted(folder.parent.rglob("*")) == before
     assert not accesses(home)
+
+
+@pytest.mark.parametrize("command", [["find"], ["show", "x"], ["query", "select 1"]])
+def test_no_reading_waits_for_a_pipe_in_place_of_a_file(home, command):
+    pipe = home.log_dir / "committed"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    refused = audit(home, *command)
+    assert refused.returncode == 1
+    said = " ".join(refused.stderr.split())
+    assert f"could not open {pipe}: it is a pipe in place of a file; put it right" in said
