@@ -23,6 +23,7 @@ from .findings import Collector
 from .grammar import DecisionForms
 from .prunecheck import PruningChecker
 from .record import ALL, field_names
+from .sealedpart import is_sealed
 
 _EVENT_STEP, _COMPLETE_STEP = 6, 7
 _AT_ONCE = 256
@@ -47,6 +48,7 @@ class ContentChecker:
         last_time_us: the latest time that a record names.
         erased: what the erasures say.
         rotated: the old and the new key of each `key_rotation` record, by leaf.
+        sealed: whether a decision has a part that is sealed under its subject's key.
         completeness: the numbers of each instance.
     """
 
@@ -60,6 +62,7 @@ class ContentChecker:
         self.last_time_us = 0
         self.erased: list[Erased] = []
         self.rotated: dict[int, tuple[str, str]] = {}
+        self.sealed = False
         self.completeness = Completeness()
         self.pruning.resume(self.completeness)
 
@@ -78,6 +81,7 @@ class ContentChecker:
         if not held:
             return
         bundles = [entries for _, entries in held]
+        self.sealed = self.sealed or any(map(is_sealed, chain(*bundles)))
         found, first, start = self._forms.match(bundles), held[0][0], 0
         if None not in found:
             self._plain_decisions(first, found)

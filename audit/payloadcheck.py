@@ -41,6 +41,7 @@ def check_payload_files(
     *,
     first_segment: int = 0,
     ends: Mapping[int, int] = MappingProxyType({}),
+    sealed: bool = False,
 ) -> None:
     """Step 9: every payload segment and every key slot, and no key where the log says it is gone.
 
@@ -52,6 +53,7 @@ def check_payload_files(
         fresh_us: an erasure from here on may be under way, if a writer lives.
         first_segment: the first payload segment that pruning left.
         ends: how long earlier segments are at least, where the log says so.
+        sealed: whether records have parts that are sealed under subjects' keys.
     """
     path = slots_path(directory)
     slots = path.read_bytes() if path.exists() else b""
@@ -66,10 +68,10 @@ def check_payload_files(
         found.problem(_STEP, f"the keys of sealed parts are {state}", file=name, offset=offset)
         if not offset:
             lost.add(path)
-    if roots_lost(directory):
+    if roots_lost(directory) or (sealed and not roots_path(directory).exists()):
         name = str(roots_path(directory).relative_to(directory))
-        message = "missing, but there were keys of sealed parts: the folder beside it says so"
-        found.problem(_STEP, message, file=name)
+        says = "records with sealed parts say so" if sealed else "the folder beside it says so"
+        found.problem(_STEP, f"missing, but there were keys of sealed parts: {says}", file=name)
     for erasure in erased:
         alive = [f"slot {slot}" for slot in erasure.slots if _has_key(slots, slot)]
         asked = {roots_path(directory), node_path(directory, place_of(erasure.unit_ref).root)}

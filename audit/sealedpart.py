@@ -5,6 +5,7 @@
 It is a gateway's own, under a key of the subject; a gateway on another machine is another program.
 Rule: whatever is not of this form raises PayloadDamaged, and repeats nothing of it; who counts
 decisions passes over it. Both fields may be missing: then there is nothing to count or to compare.
+That a record has such a part, so that its keys must be somewhere, is told without opening it.
 Boundary: pure. Read next: seals.py (who opens it), fairness.py (who counts groups).
 """
 
@@ -12,8 +13,24 @@ from typing import Any
 
 from .canonical import loads
 from .errors import DecodeError, PayloadDamaged
+from .keytree import NONCE_BYTES
 
-__all__ = ["sealed_part"]
+__all__ = ["is_sealed", "sealed_part"]
+
+_LEAST = (NONCE_BYTES + 16) * 4 // 3  # base64 of a nonce and a tag
+
+
+def is_sealed(entry: bytes) -> bool:
+    """Whether an entry is a decision with a part that is sealed under its subject's key."""
+    if b'"sealed":"' not in entry:
+        return False
+    try:
+        body = loads(entry)
+    except DecodeError:
+        return False
+    if not isinstance(body, dict) or body.get("type") != "decision" or body.get("schema") == 1:
+        return False
+    return isinstance(sealed := body.get("sealed"), str) and len(sealed) >= _LEAST
 
 
 def sealed_part(raw: bytes, decision: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Rule 1: what a file held is overwritten with zeros in place before another takes its name.
 Rule 2: the folder is made after the roots; so roots that are missing beside it are lost, and never
-made anew.
+made anew. Neither are they where a record of the log was sealed with them.
 Boundary: files; no event loop. Read next: sealfiles.py (the formats), keytree.py (what the keys
 are), seals.py (who uses this).
 """
@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from .errors import LogDamaged
 from .files import fsync_directory, make_directory, replace_file
 from .keytree import KEY_BYTES, NONCE_BYTES, ROOTS, View
+from .reader import LogReader
+from .sealedpart import is_sealed
 from .sealfiles import (
     Mark,
     format_marks,
@@ -61,11 +63,11 @@ class SealRoots:
         """Make the roots, unless they are there. The folder beside them says that they were.
 
         Raises:
-            LogDamaged: they were, and are not.
+            LogDamaged: they were, and are not; or the log, which could say so, cannot be read.
         """
         folder = self._path.parent / "seal"
         if not self._path.exists():
-            if folder.exists():
+            if folder.exists() or _has_sealed(self._directory):
                 expected = "the keys of the sealed parts; restore it from the backup"
                 raise LogDamaged(self._path, offset=None, expected=expected, found="no such file")
             make_directory(self._path.parent, mode=0o700)
@@ -188,6 +190,11 @@ class SealRoots:
         # CTR without a tag: what it hides is random and is written once; zeros follow, never
         # other keys. A damaged entry is a wrong key, which opens nothing.
         return Cipher(AES(self._wrap), CTR(nonce + bytes(4))).encryptor().update(data)
+
+
+def _has_sealed(directory: Path) -> bool:
+    """Whether a record of the log has a sealed part; only asked where there are no keys."""
+    return any(is_sealed(entry) for _, entry in LogReader(directory).raw())
 
 
 def _overwrite(file: Path) -> None:

@@ -167,6 +167,7 @@ def _checked(
         fresh_us,
         first_segment=payloads,
         ends=leaves.payload_ends,
+        sealed=contents.sealed,
     )
     _strays(directory, found)
     _unchecked(signed, leaves, found)

@@ -17,7 +17,9 @@ from audit.payloadcheck import check_payload_files
 from audit.record import as_mapping, decode, encode
 from audit.sealfiles import damaged_keys, is_erased, roots_path, zero_entries
 from audit.seals import Seals
-from tests.audit.worlds import decision, make_keyring, uuid
+from audit.verify import verify_log
+from tests.audit.pruneworld import living
+from tests.audit.worlds import ORIGIN, decision, make_keyring, uuid
 
 ALICE = "0123456789" + "ab" * 11
 NEAR = [  # they part from alice at each depth: root, and the three bytes below
@@ -238,6 +240,30 @@ def test_lost_roots_are_not_made_anew(tmp_path, ring, seals) -> None:
     assert not roots_path(tmp_path).exists()
     roots_path(tmp_path).write_bytes(kept)
     assert Seals(tmp_path, ring, create=True).open(sealed, ALICE, "d") == b"secret"
+
+
+@pytest.mark.parametrize("kind", [Decision, DecisionV1])
+async def test_a_record_says_that_there_were_keys_when_all_of_them_are_gone(
+    tmp_path, ring, kind
+) -> None:
+    async with living(tmp_path, ring) as log:
+        sealed = Seals(log.directory, ring).seal(b"{}", ALICE, uuid(1))
+        fields = {**as_mapping(decision(1, sealed=sealed, unit_ref=ALICE))}
+        del fields["type"], fields["schema"]
+        await log.notary.append(kind(**fields))
+    folder, key = tmp_path / "log", ring.verifier_key(ORIGIN)
+    assert verify_log(folder, key).ok
+    roots_path(folder).unlink()
+    (folder / "blobs" / "seal").rmdir()
+    found = [(one.step, one.file) for one in verify_log(folder, key).problems]
+    if kind is DecisionV1:  # its key follows from the master key
+        assert found == []
+        Seals(folder, ring, create=True)
+        return
+    assert found == [(9, "blobs/seal.roots")]
+    with pytest.raises(LogDamaged, match="backup"):
+        Seals(folder, ring, create=True)
+    assert not roots_path(folder).exists()
 
 
 def test_two_logs_of_one_keyring_share_no_key_stream(tmp_path, ring) -> None:
