@@ -24,7 +24,7 @@ from audit.index import Index
 from audit.reader import LogReader
 from audit.record import Decision
 
-from .accessed import Actor, Reason, record_access
+from .accessed import Actor, Reason, open_reader, record_access
 from .cli_table import counted, print_rows
 from .masterkey import load_keyring
 from .moments import moment_us
@@ -56,18 +56,19 @@ def replay(
 
     if (decision is None) == (sample == 0):
         raise ValueError("name a decision, or say how many to draw: --sample N")
-    chosen = settings()
-    if not chosen.log_dir.is_dir():
-        raise NotFound(f"there is no log in {chosen.log_dir}; start a server first")
+    if decision is not None and (model or since or until):
+        raise ValueError("--model, --from and --to choose what --sample draws from")
+    chosen, reader = settings(), open_reader(None)
+    span = moment_us(since, default=0), moment_us(until, default=1 << 62)
+    keyring = load_keyring(chosen, signing=False)
     target = decision or f"a sample of {sample}, model {model or 'any'}"
     record_access(
         chosen, chosen.log_dir, action="replay", target=target, actor=actor, reason=reason
     )
-    reader, keyring = LogReader(chosen.log_dir), load_keyring(chosen, signing=False)
     if decision is not None:
         events = [_named(chosen, reader, decision)]
     else:
-        events = _drawn(reader, sample, model, since, until)
+        events = _drawn(reader, sample, model, *span)
     replayer = Replayer(reader, keyring, open_fleet(chosen))
     found = [replayer.replay(event) for event in events]
     counts = Counter(one.outcome for one in found)
@@ -96,9 +97,8 @@ def _named(chosen: Settings, reader: LogReader, decision: str) -> Decision:
     return event
 
 
-def _drawn(reader: LogReader, sample: int, model: str, since: str, until: str) -> list[Decision]:
+def _drawn(reader: LogReader, sample: int, model: str, first: int, last: int) -> list[Decision]:
     """A sample of the decisions whose payloads are kept: always the same one of the same log."""
-    first, last = moment_us(since, default=0), moment_us(until, default=1 << 62)
     kept = reader.kept("output")
 
     def fitting() -> Iterator[Decision]:

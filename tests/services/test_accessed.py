@@ -266,3 +266,18 @@ def test_no_reading_waits_for_a_pipe_in_place_of_a_file(home, command):
     assert refused.returncode == 1
     said = " ".join(refused.stderr.split())
     assert f"could not open {pipe}: it is a pipe in place of a file; put it right" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--sample", "3", "--from", "yesterday"], "could not read the moment 'yesterday'"),
+        (["x", "--model", "income"], "choose what --sample draws from"),
+        (["x", "--sample", "3"], "name a decision, or say how many"),
+    ],
+)
+def test_what_replay_cannot_understand_is_refused_before_it_is_an_access(home, words, said):
+    refused = audit(home, "replay", *words)
+    assert refused.returncode == 1
+    assert said in " ".join(refused.stderr.split())
+    assert not accesses(home)
