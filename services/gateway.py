@@ -218,16 +218,15 @@ def _announce() -> None:
     """Say what is ready and how to call it."""
     host = f"[{_SETTINGS.host}]" if ":" in _SETTINGS.host else _SETTINGS.host
     http = f"{'https' if _TLS else 'http'}://{host}:{_SETTINGS.http_port}"
-    served = ", ".join(
-        f"{s.name}:{s.version} on {house.fleet.slot(s.name, s.version).device}"
-        for s in house.fleet.index()
-        if s.state == "READY"
-    )
-    log.warning("ready: %s", served or "no model")
+    ready = [s for s in house.fleet.index() if s.state == "READY"]
+    served = [
+        f"{s.name}:{s.version} on {house.fleet.slot(s.name, s.version).device}" for s in ready
+    ]
+    log.warning("ready: %s", ", ".join(served) or "no model")
     log.warning("HTTP %s  gRPC %s:%d", http, host, house.grpc.port)
-    example = os.path.relpath(Path(__file__).resolve().parent / "example.json")
-    log.warning(
-        "try: curl -s %s/v2/models/income/infer -H 'x-weighbridge-unit: alice' -d @%s",
-        http,
-        example,
-    )
+    if any(s.name == "income" for s in ready):
+        example = os.path.relpath(Path(__file__).resolve().parent / "example.json")
+        words = f"/infer -H 'x-weighbridge-unit: alice' -d @{example}"
+        log.warning("try: curl -s %s/v2/models/income%s", http, words)
+    elif ready:
+        log.warning("what it takes: curl -s %s/v2/models/%s", http, ready[0].name)
