@@ -10,9 +10,12 @@ Rules:
    little more is free, nothing is reserved: whatever else lies on that disk needs it more. Closing
    cuts the rest of the room off; after a crash it stays, as zeros behind the end.
 4. Nothing here waits or retries by itself; the caller's next append is the retry.
+5. A file that somebody removed takes no more: the system would accept every byte and keep none. It
+   stays open, so that it can be copied back; once another is in its place, that one is mended.
 Read next: wal.py and blobs.py, which are made of such files.
 """
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -60,6 +63,20 @@ class AppendFile:
     def ready(self, length: int) -> bool:
         """Whether `begin` can take so many bytes without waiting for the disk."""
         return self._fd is not None and self.size + length <= self._room
+
+    def check_there(self) -> None:
+        """Be sure that the file still has its name; about 1 µs.
+
+        Raises:
+            OSError: it was removed.
+        """
+        fd = self._fd
+        if fd is None or os.fstat(fd).st_nlink:
+            return
+        if not self.path.exists() or self.path.stat().st_size < self.size:
+            copy = f"/proc/{os.getpid()}/fd/{fd}"
+            raise OSError(errno.ENOENT, f"it was removed; copy it back from {copy}", str(self.path))
+        self.spoil()
 
     def begin(self, data: bytes) -> Written:
         """Write `data` at the end; returns the piece that a sync makes durable.
@@ -189,7 +206,11 @@ class AppendFile:
     def _reopen(self) -> int:
         fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            if os.fstat(fd).st_size != self.size:
+            found = os.fstat(fd).st_size
+            if found < self.size:
+                said = f"it has {found} bytes, and {self.size} were acknowledged"
+                raise OSError(errno.EIO, said, str(self.path))
+            if found > self.size:
                 self._files.truncate(fd, self.size)
             # Bytes of a process that died between write and sync may be whole but not durable.
             self._files.fdatasync(fd)

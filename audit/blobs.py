@@ -165,6 +165,11 @@ class Blobs:
         """See AppendFile.more_room."""
         return [self._file.more_room(), self._subjects.more_room()]
 
+    def check_there(self) -> None:
+        """See AppendFile.check_there."""
+        self._file.check_there()
+        self._subjects.check_there()
+
     def begin(self, payloads: Sequence[Payload]) -> Steps[list[Written]]:
         """Encrypt and write; returns the pieces to sync to make that durable. See steps.py.
 

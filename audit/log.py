@@ -175,6 +175,7 @@ class Log:
             LogDamaged: the disk does not return what it acknowledged.
         """
         self._lock.hold()
+        self._check_there()
         self._wal.mend()  # or a frame that failed could come back beside the payloads of this group
         before = self._blobs.watermark
         payloads = [payload for record in records for payload in record.payloads]
@@ -192,6 +193,13 @@ class Log:
         if all(leaves):
             self._publisher.fresh.add(Stored(first, entries, leaves, bundle))
         return first
+
+    def _check_there(self) -> None:
+        try:
+            self._wal.check_there()
+            self._blobs.check_there()
+        except OSError as exc:
+            raise LogUnavailable(f"could not go on writing {exc.filename}: {exc.strerror}") from exc
 
     def destroy(self, subject: str) -> bool:
         """Destroy a subject's data keys (writer's thread); whether it had any."""

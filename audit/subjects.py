@@ -143,6 +143,10 @@ class SubjectKeys:
                 self._remember(number, key)
         return [slots[digest][-1] for digest in digests], syncs
 
+    def check_there(self) -> None:
+        """See AppendFile.check_there."""
+        self._file.check_there()
+
     def more_room(self) -> Callable[[], None] | None:
         """See AppendFile.more_room."""
         return self._file.more_room()

@@ -146,6 +146,10 @@ class Wal:
         self._marker.write(self.position)
         return first, frame[FRAME_HEADER_BYTES:]
 
+    def check_there(self) -> None:
+        """See AppendFile.check_there."""
+        self._file.check_there()
+
     def mend(self) -> None:
         """See that no failed group lies behind the durable end.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from audit.blobs import as_payloads
 from audit.errors import LogDamaged, LogUnavailable
 from audit.log import Record
 from audit.notary import Notary
@@ -181,6 +182,48 @@ def test_a_disk_that_forgot_what_it_acknowledged_is_noticed(tmp_path, ring):
     log.close()
 
 
+KEPT = [SEGMENT, "blobs/00000000.seg", "blobs/subjects.keys"]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_file_that_is_removed_takes_no_more_until_it_is_copied_back(tmp_path, ring, name):
+    log = open_log(tmp_path, ring)
+    log.append(with_payload(1))
+    path = tmp_path / "log" / name
+    path.unlink()
+    for seq in (2, 3):
+        with pytest.raises(LogUnavailable, match="it was removed") as told:
+            log.append(with_payload(seq))
+        path.touch()  # not the file that it was
+    copy = str(told.value).rpartition(" ")[2]
+    assert copy.startswith("/proc/")
+    path.write_bytes(Path(copy).read_bytes())
+    path.chmod(0o600)
+    assert log.append(with_payload(2)) == 1
+    log.publish()
+    log.close()
+    check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+    reader = LogReader(tmp_path / "log")
+    events = [entry.event for entry in reader.entries()]
+    assert [event.seq for event in events] == [1, 2]
+    bodies = [reader.payload(ring, event.id, "input") for event in events]
+    assert bodies == [b"body 1", b"body 2"]
+
+
+def with_payload(seq):
+    event = decision(seq)
+    return [Record(encode(event), as_payloads(event.id, {"input": b"body %d" % seq}, f"{seq}"))]
+
+
+def test_a_marker_that_is_removed_is_there_again_with_the_next_group(tmp_path, ring):
+    log = open_log(tmp_path, ring)
+    log.append(records(1))
+    (tmp_path / "log" / "committed").unlink()
+    log.append(records(2))
+    assert LogReader(tmp_path / "log").size() == 2
+    log.close()
+
+
 def test_a_full_disk_while_signing_keeps_the_last_checkpoint(tmp_path, ring, monkeypatch):
     log = open_log(tmp_path, ring)
     log.append(records(*range(1, 301)))
@@ -219,6 +262,7 @@ def test_a_full_disk_while_starting_a_segment_fails_the_group_only(tmp_path, rin
 LIMITED = """
 import asyncio, resource, signal, sys
 from pathlib import Path
+from audit.blobs import as_payloads
 from audit.errors import LogUnavailable
 from audit.keys import Keyring
 from audit.notary import Notary
