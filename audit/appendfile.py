@@ -11,7 +11,8 @@ Rules:
    cuts the rest of the room off; after a crash it stays, as zeros behind the end.
 4. Nothing here waits or retries by itself; the caller's next append is the retry.
 5. A file that somebody removed takes no more: the system would accept every byte and keep none. It
-   stays open, so that it can be copied back; once another is in its place, that one is mended.
+   stays open, so that it can be copied back; once another is in its place, that one is mended. One
+   that was cut short takes no more, either: what follows a hole is never read.
 Read next: wal.py and blobs.py, which are made of such files.
 """
 
@@ -65,13 +66,16 @@ class AppendFile:
         return self._fd is not None and self.size + length <= self._room
 
     def check_there(self) -> None:
-        """Be sure that the file still has its name; about 1 µs.
+        """Be sure that the file still has its name and its length; about 1 µs.
 
         Raises:
-            OSError: it was removed.
+            OSError: it was removed, or cut.
         """
-        fd = self._fd
-        if fd is None or os.fstat(fd).st_nlink:
+        if (fd := self._fd) is None:
+            return
+        found = os.fstat(fd)
+        if found.st_nlink:
+            self._check_length(found.st_size)
             return
         if not self.path.exists() or self.path.stat().st_size < self.size:
             copy = f"/proc/{os.getpid()}/fd/{fd}"
@@ -200,6 +204,11 @@ class AppendFile:
             return False
         return True
 
+    def _check_length(self, found: int) -> None:
+        if found < self.size:
+            said = f"it has {found} bytes, and {self.size} were acknowledged; restore the log"
+            raise OSError(errno.EIO, said, str(self.path))
+
     def _mended(self) -> int:
         return self._reopen() if self._fd is None else self._fd
 
@@ -207,9 +216,7 @@ class AppendFile:
         fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         try:
             found = os.fstat(fd).st_size
-            if found < self.size:
-                said = f"it has {found} bytes, and {self.size} were acknowledged"
-                raise OSError(errno.EIO, said, str(self.path))
+            self._check_length(found)
             if found > self.size:
                 self._files.truncate(fd, self.size)
             # Bytes of a process that died between write and sync may be whole but not durable.

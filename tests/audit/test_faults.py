@@ -210,6 +210,24 @@ def test_a_file_that_is_removed_takes_no_more_until_it_is_copied_back(tmp_path, 
     assert bodies == [b"body 1", b"body 2"]
 
 
+@pytest.mark.parametrize("name", KEPT)
+def test_a_file_that_is_cut_beside_its_writer_takes_no_more(tmp_path, ring, name):
+    log = open_log(tmp_path, ring)
+    log.append(with_payload(1))
+    path = tmp_path / "log" / name
+    whole = path.read_bytes()
+    length = len(whole.rstrip(b"\0"))
+    os.truncate(path, length - 1)
+    for seq in (2, 3):
+        with pytest.raises(LogUnavailable, match=f"it has {length - 1} bytes"):
+            log.append(with_payload(seq))
+    path.write_bytes(whole)
+    assert log.append(with_payload(2)) == 1
+    log.publish()
+    log.close()
+    check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+
+
 def with_payload(seq):
     event = decision(seq)
     return [Record(encode(event), as_payloads(event.id, {"input": b"body %d" % seq}, f"{seq}"))]
