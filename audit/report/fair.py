@@ -2,14 +2,14 @@
 
 Rule: where the sealed groups can be opened and the positive label is known, every decision of the
 period is counted anew; otherwise the `fairness_window` records of the period are added up (they
-are disjoint) and judged again. A table says which it was.
+are disjoint) and judged again. A table says which it was. Neither names groups of a few people.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..events import Decision, FairnessWindow
-from ..fairness import MINIMUM_COUNT, Count, Window, judge
+from ..fairness import MINIMUM_COUNT, SMALLEST, Count, Window, judge
 from .data import FairGroup, FairTable
 from .gather import Gathered
 from .words import single
@@ -58,13 +58,15 @@ def _recount(
         if part is None:
             unread += 1
             continue
-        window = windows.setdefault(decision.model, Window(decision.model, label, minimum_count))
+        fresh = Window(decision.model, label, minimum_count, smallest=SMALLEST)
+        window = windows.setdefault(decision.model, fresh)
         window.add(
             arm=decision.arm_served,
             version=decision.version,
             groups=part.get("groups") or [],
             leaf=leaf,
             time_us=decision.time_us,
+            unit=decision.unit_ref,
         )
     tables = [
         _table(record, model, window.positive_label)

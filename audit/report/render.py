@@ -16,6 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..fairness import SMALLEST
 from . import words
 from .charts import fairness_chart, trial_chart
 from .data import ReportData, Worked
@@ -45,6 +46,7 @@ def render_html(data: ReportData) -> str:
     environment.filters.update({name: getattr(words, name) for name in FILTERS})
     return environment.get_template("report.html").render(
         r=data,
+        smallest=SMALLEST,
         css=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
         fairness_chart=fairness_chart,
         trial_chart=trial_chart(data.trials),

@@ -120,6 +120,21 @@ def test_fairness_is_counted_over_all_decisions_of_the_period(log, report):
     ]  # fmt: skip
 
 
+def test_a_group_of_a_few_people_is_not_named(log):
+    of_income = [e for e in decisions(log) if e.model == "income" and log.sealed[e.id]["groups"]]
+    one = of_income[0].unit_ref
+    own = {e.id: [[{"sex": "Unique"}, ">50K", 1]] for e in of_income if e.unit_ref == one}
+
+    def sealed(decision):
+        part = log.sealed.get(decision.id)
+        return {**part, "groups": own[decision.id]} if decision.id in own else part
+
+    tables = [t for t in make_report(log, sealed=sealed).fairness if t.attribute == "sex"]
+    named = {g.group: g.n for t in tables if t.model == "income" for g in t.groups}
+    assert "Unique" not in named
+    assert named["other"] == len(own)
+
+
 def test_without_the_sealed_part_recorded_windows_are_added_up():
     log = make_log(scale=0.1)
     add_window(log)
