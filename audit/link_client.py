@@ -4,9 +4,8 @@ Rule 1: what was not answered is sent again on the next connection; the notary k
 so a record whose receipt got lost is not stored twice.
 Rule 2: a refusal travels as the error it is. Silence beyond `timeout_s` is LogUnavailable; when the
 notary has been away for `patience_s`, everything is refused at once, until it is back.
-Rule 3: what waits is bounded in number and bytes; beyond that it is LogOverloaded.
-Rule 4: a connection to a log of another name is not used.
-Read next: link_server.py (the other end), wire.py (the bytes).
+Rule 3: a connection to a log of another name is not used.
+Read next: link_calls.py (what waits), link_server.py (the other end), wire.py (the bytes).
 """
 
 import asyncio
@@ -15,18 +14,18 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 from .appending import EventAppender
 from .blobs import Payload
 from .errors import AuditError, EntryTooLarge, LogOverloaded, LogUnavailable
 from .link_accept import keep_alive
 from .link_address import NotaryAddress
+from .link_calls import Answer, Answered, Calls
 from .link_stream import FrameStream
 from .receipts import Durability, Receipt, Told
 from .wire import (
     APPEND,
-    DONE,
     GREETING,
     MANAGE,
     MAX_FRAME_BYTES,
@@ -34,10 +33,8 @@ from .wire import (
     STORED,
     AppendRequest,
     format_append,
-    format_frame,
     format_json,
     parse_json,
-    parse_refusal,
     parse_stored,
 )
 
@@ -46,16 +43,6 @@ __all__ = ["NotaryClient"]
 _LOGGER = logging.getLogger("weighbridge.audit")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 _CONNECT_S = 5.0
-_MAX_WAITING = 16_384
-_MAX_WAITING_BYTES = 256 << 20
-_Answer: TypeAlias = tuple[int, int, bytes]  # number, kind, body
-_Answered: TypeAlias = Callable[[_Answer | None, AuditError | None], None]
-
-
-class _Call(NamedTuple):
-    frame: bytes
-    answered: _Answered
-    until: float
 
 
 class NotaryClient(EventAppender):
@@ -92,9 +79,7 @@ class NotaryClient(EventAppender):
         self._patience_s = timeout_s if patience_s is None else patience_s
         self._durability = durability
         self._stream: _Stream | None = None
-        self._waiting: dict[int, _Call] = {}
-        self._waiting_bytes = 0
-        self._number = 0
+        self._calls = Calls()
         self._runner: asyncio.Task[None] | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._away_since: float | None = None
@@ -133,11 +118,11 @@ class NotaryClient(EventAppender):
             told(None, EntryTooLarge(f"could not store {event_id}: {len(body)} bytes of payloads"))
             return
 
-        def answered(answer: _Answer | None, error: AuditError | None) -> None:
-            if answer is None or answer[1] != STORED:
+        def answered(answer: Answer | None, error: AuditError | None) -> None:
+            if answer is None or answer.kind != STORED:
                 told(None, error or LogUnavailable("could not store a record: no receipt came"))
                 return
-            index, leaf = parse_stored(answer[2])
+            index, leaf = parse_stored(answer.body)
             told(Receipt(self._origin or "", index, leaf), None)
 
         self._send(APPEND, body, answered, self._timeout_s)
@@ -153,9 +138,9 @@ class NotaryClient(EventAppender):
         """
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-        def answered(answer: _Answer | None, error: AuditError | None) -> None:
+        def answered(answer: Answer | None, error: AuditError | None) -> None:
             if not future.done():
-                _settle(future, None if answer is None else answer[2], error)
+                _settle(future, None if answer is None else answer.body, error)
 
         body = format_json({"do": do, **fields})
         self._send(MANAGE, body, answered, timeout_s or self._timeout_s)
@@ -188,26 +173,21 @@ class NotaryClient(EventAppender):
             self._stream = None
         if self._sweep is not None:
             self._sweep.cancel()
-        self._refuse_all("the client was closed")
+        self._calls.refuse_all("the client was closed")
 
     # --- calls ----------------------------------------------------------------------------------
 
-    def _send(self, kind: int, body: bytes, answered: _Answered, timeout_s: float) -> None:
+    def _send(self, kind: int, body: bytes, answered: Answered, timeout_s: float) -> None:
         now = asyncio.get_running_loop().time()
         self.start()
         if self._lost_patience(now):
-            answered(None, self._is_away())
+            answered(None, LogUnavailable(self._is_away()))
             return
-        if len(self._waiting) >= _MAX_WAITING or (
-            self._waiting and self._waiting_bytes + len(body) > _MAX_WAITING_BYTES
-        ):
-            waiting = len(self._waiting)
-            answered(None, LogOverloaded(f"could not store a record: {waiting} are waiting"))
+        try:
+            frame = self._calls.add(kind, body, answered, now + timeout_s)
+        except LogOverloaded as error:
+            answered(None, error)
             return
-        self._number = self._number % 0xFFFFFFFF + 1
-        frame = format_frame(self._number, kind, body)
-        self._waiting[self._number] = _Call(frame, answered, now + timeout_s)
-        self._waiting_bytes += len(frame)
         if self._stream is not None:
             self._stream.send(frame)
         if self._sweep is None:
@@ -221,12 +201,10 @@ class NotaryClient(EventAppender):
         loop = asyncio.get_running_loop()
         self._sweep, now = None, loop.time()
         if self._lost_patience(now):
-            self._refuse_all(str(self._is_away()))
-        for number in [n for n, call in self._waiting.items() if call.until < now]:
-            call = self._waiting.pop(number)
-            self._waiting_bytes -= len(call.frame)
-            call.answered(None, self._no_answer())
-        if self._waiting:
+            self._calls.refuse_all(self._is_away())
+        late = f"could not go on: no answer from the notary at {self._address} in time"
+        self._calls.refuse_overdue(now, late)
+        if self._calls:
             self._sweep = loop.call_later(self._pause(), self._look)
 
     def _lost_patience(self, now: float) -> bool:
@@ -237,20 +215,8 @@ class NotaryClient(EventAppender):
             self.on_away()
         return lost
 
-    def _is_away(self) -> LogUnavailable:
-        return LogUnavailable(
-            f"could not go on: no answer from the notary at {self._address}: {self._away}"
-        )
-
-    def _no_answer(self) -> LogUnavailable:
-        return LogUnavailable(
-            f"could not go on: no answer from the notary at {self._address} in time"
-        )
-
-    def _refuse_all(self, why: str) -> None:
-        calls, self._waiting, self._waiting_bytes = self._waiting, {}, 0
-        for call in calls.values():
-            call.answered(None, LogUnavailable(why))
+    def _is_away(self) -> str:
+        return f"could not go on: no answer from the notary at {self._address}: {self._away}"
 
     def settle(self, number: int, kind: int, body: bytes) -> None:
         """Take one frame of the notary's.
@@ -260,15 +226,8 @@ class NotaryClient(EventAppender):
         """
         if kind == NOTICE:
             self.on_notice(parse_json(body))
-            return
-        call = self._waiting.pop(number, None)
-        if call is None:
-            return  # its caller gave up
-        self._waiting_bytes -= len(call.frame)
-        if kind in (STORED, DONE):
-            call.answered((number, kind, body), None)
         else:
-            call.answered(None, parse_refusal(body))
+            self._calls.answer(number, kind, body)
 
     # --- the connection -------------------------------------------------------------------------
 
@@ -315,8 +274,8 @@ class NotaryClient(EventAppender):
             _LOGGER.warning("the notary at %s is back", address)
         self._origin, self._stream = origin, stream
         self._away_since, self._told_away = None, False
-        for call in self._waiting.values():
-            stream.send(call.frame)
+        for frame in self._calls.frames():
+            stream.send(frame)
         self.on_connected()
         return stream
 
