@@ -37,7 +37,7 @@ class Link:
         told = lambda *answer: answered.set_result(answer)  # noqa: E731
         self.client._send(APPEND, body, told, 20.0)
         answer, error = await answered
-        assert answer is None or answer[1] == STORED
+        assert answer is None or answer.kind == STORED
         return error
 
     async def close(self):
