@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .blobs import Payload, as_payloads
+from .blobfile import Payload, as_payloads
 from .canonical import is_canonical
 from .errors import AuditError, EntryTooLarge, EventInvalid
 from .events import Carried, Erasure, Event, KeyRotation, LegalHold, Pruned, UnknownEvent

@@ -11,7 +11,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-from .blobs import Payload, as_payloads
+from .blobfile import Payload, as_payloads
 from .errors import AuditError
 from .events import Event
 from .receipts import Durability, Receipt, Told

@@ -22,7 +22,7 @@ from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .blobs import (
+from .blobfile import (
     RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     blob_segment_path,

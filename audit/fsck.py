@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from .blobs import blob_segments
+from .blobfile import blob_segments
 from .boundary import CARRY_SUFFIX, PRUNED_NAME, is_recorded, left_over, read_boundary
 from .errors import LogDamaged, NoteError
 from .filekinds import is_own, misshapen

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .appending import EventAppender
-from .blobs import Payload
+from .blobfile import Payload
 from .errors import AuditError, EntryTooLarge, LogOverloaded, LogUnavailable
 from .link_accept import keep_alive
 from .link_address import NotaryAddress

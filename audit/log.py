@@ -19,7 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from .blobs import Blobs, Payload
+from .blobfile import Payload
+from .blobs import Blobs
 from .errors import AuditError, LogDamaged, LogUnavailable, NoteError
 from .filekinds import check_opened
 from .files import FileLayer, OsFiles, make_directory

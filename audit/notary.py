@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .appending import EventAppender
-from .blobs import Payload
+from .blobfile import Payload
 from .checkpointing import Checkpoints
 from .errors import AuditError, LogOverloaded, LogUnavailable
 from .events import Event

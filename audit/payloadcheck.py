@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from isal.isal_zlib import crc32
 
-from .blobs import (
+from .blobfile import (
     RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     blob_segment_path,

@@ -4,7 +4,7 @@ Rule: read-only. The place of each payload is learnt by walking over record head
 last walk ended; where the log says between which places it must lie, only those are looked at, and
 nothing is remembered. A payload whose subject was erased is None, one that does not open is an
 error.
-Read next: blobs.py (the format), reader.py (who offers this).
+Read next: blobfile.py (the format), reader.py (who offers this).
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from isal.isal_zlib import crc32
 
-from .blobs import (
+from .blobfile import (
     RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     blob_segment_path,

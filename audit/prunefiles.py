@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from .blobs import blob_segment_path, blob_segments
+from .blobfile import blob_segment_path, blob_segments
 from .boundary import (
     CARRY_SUFFIX,
     CHECKPOINTS_NAME,

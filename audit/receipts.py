@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import orjson
 
-from .blobs import Payload
+from .blobfile import Payload
 from .errors import AuditError, EventConflict
 
 _LOGGER = logging.getLogger("weighbridge.audit")

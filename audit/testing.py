@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from .appending import EventAppender
-from .blobs import Payload
+from .blobfile import Payload
 from .bundle import Bundle
 from .errors import AuditError, EventConflict, LeafPruned, LogUnavailable
 from .files import OsFiles

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from audit.blobs import Payload, as_payloads
+from audit.blobfile import Payload, as_payloads
 from audit.canonical import dumps_checked
 from audit.entropy import random_bytes
 from audit.form import DecisionForm

@@ -15,7 +15,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from audit.blobs import Payload, as_payloads
+from audit.blobfile import Payload, as_payloads
 from audit.canonical import dumps_checked
 from audit.entropy import random_bytes
 from audit.form import DecisionForm

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple, cast, get_args
 
-from audit.blobs import MAX_PAYLOAD_BYTES
+from audit.blobfile import MAX_PAYLOAD_BYTES
 
 from .bymodel import parse_by_model
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from audit.blobs import Payload
+from audit.blobfile import Payload
 from audit.errors import AuditError, LogUnavailable
 from audit.keys import Keyring
 from audit.keytree import Sealer

@@ -1,6 +1,7 @@
 import pytest
 
-from audit.blobs import Blobs, Payload
+from audit.blobfile import Payload
+from audit.blobs import Blobs
 from audit.errors import LogDamaged, PayloadDamaged
 from audit.files import OsFiles
 from audit.frames import Watermark

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from audit.blobs import as_payloads
+from audit.blobfile import as_payloads
 from audit.errors import LogDamaged, LogUnavailable
 from audit.log import Record
 from audit.notary import Notary
@@ -280,7 +280,7 @@ def test_a_full_disk_while_starting_a_segment_fails_the_group_only(tmp_path, rin
 LIMITED = """
 import asyncio, resource, signal, sys
 from pathlib import Path
-from audit.blobs import as_payloads
+from audit.blobfile import as_payloads
 from audit.errors import LogUnavailable
 from audit.keys import Keyring
 from audit.notary import Notary

@@ -203,7 +203,7 @@ async def test_a_deed_needs_a_reference_as_records_have_them(tmp_path, do, unit_
 
 
 async def test_a_payload_beyond_the_limit_is_refused(link, monkeypatch):
-    monkeypatch.setattr("audit.blobs.MAX_PAYLOAD_BYTES", 1000)
+    monkeypatch.setattr("audit.blobfile.MAX_PAYLOAD_BYTES", 1000)
     refused = await link.append(encode(decision(1)), {"input": bytes(1001)})
     assert isinstance(refused, EntryTooLarge)
     assert await link.append(encode(decision(1)), {"input": bytes(1000)}) is None

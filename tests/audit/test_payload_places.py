@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from audit.blobs import Blobs, Payload, blob_segments
+from audit.blobfile import Payload, blob_segments
+from audit.blobs import Blobs
 from audit.cursor import WalCursor
 from audit.errors import LogDamaged, NotFound
 from audit.frames import segments

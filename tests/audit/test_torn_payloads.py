@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from audit.blobs import as_payloads
+from audit.blobfile import as_payloads
 from audit.errors import LogDamaged, LogUnavailable
 from audit.fsck import inspect
 from audit.log import Record
