@@ -1,11 +1,12 @@
 r"""One run of ids: a file that is searched without being read whole.
 
-        "WBIDS1\r\n", uint64 covered, uint32 number of ids, uint32 CRC-32 of what follows,
+        "WBIDS2\r\n", uint64 covered, uint32 number of ids, uint32 CRC-32 of what follows,
         uint16 and uint16 lengths of the least and the greatest id, both ids, zeros up to a
         multiple of 8 bytes, the ids' keys (uint64 each, ascending), their leaves (uint64 each)
 
-`covered`: the ids of all leaves below it are in this run or in an earlier one. A key is the last 8
-bytes of a UUID, of which 30 bits or more are random, or 8 bytes of the SHA-256 of another id.
+`covered`: the ids of all leaves below it are in this run or in an earlier one. Runs of earlier
+versions begin with "WBIDS1\r\n"; they may lack ids, whatever they say. A key is the last 8 bytes of
+a UUID, of which 30 bits or more are random, or 8 bytes of the SHA-256 of another id.
 Little-endian.
 Rule: by system calls, not through memory: a mapped file that somebody truncates ends the process
 that touches it. A search takes some twenty reads of eight bytes; a file that is not what it was any
@@ -32,7 +33,7 @@ from .files import replace_file
 
 __all__ = ["Run", "key_of", "read_run", "write_run"]
 
-_MAGIC = b"WBIDS1\r\n"
+_MAGIC, _EARLIER = b"WBIDS2\r\n", b"WBIDS1\r\n"
 _HEAD = struct.Struct("<8sQIIHH")
 _UUID_CHARS = 36
 _FIRST_BITS = 10
@@ -40,10 +41,14 @@ _PAUSE_AFTER, _PAUSE_S = 512, 5e-5
 
 
 class Run(NamedTuple):
-    """A run that was whole when it was written, or read at the start; its keys begin at `start`."""
+    """A run that was whole when it was written, or read at the start; its keys begin at `start`.
+
+    It `vouches` for what `covered` says, unless an earlier version wrote it.
+    """
 
     path: Path
     covered: int
+    vouches: bool
     least: str
     greatest: str
     start: int
@@ -95,7 +100,7 @@ def write_run(path: Path, ids: Mapping[str, int], covered: int) -> Run:
         covered, least, greatest, [keys[at] for at in order], [leaves[at] for at in order]
     )
     replace_file(path, raw)
-    return Run(path, covered, least, greatest, start, len(names))
+    return Run(path, covered, True, least, greatest, start, len(names))
 
 
 def read_run(path: Path) -> Run | None:
@@ -113,12 +118,13 @@ def read_run(path: Path) -> Run | None:
     try:
         magic, covered, count, crc, low, high = _HEAD.unpack_from(raw)
         start = _begin_of_keys(low, high)
-        if magic != _MAGIC or len(raw) != start + 16 * count or not count:
+        if magic not in (_MAGIC, _EARLIER) or len(raw) != start + 16 * count or not count:
             return None
         if zlib.crc32(memoryview(raw)[_HEAD.size :]) != crc:
             return None
         ids = raw[_HEAD.size : _HEAD.size + low + high]
-        return Run(path, covered, ids[:low].decode(), ids[low:].decode(), start, count)
+        least, greatest = ids[:low].decode(), ids[low:].decode()
+        return Run(path, covered, magic == _MAGIC, least, greatest, start, count)
     except (ValueError, struct.error):
         return None
 

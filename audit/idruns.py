@@ -9,6 +9,7 @@ Rule 1: derived, and proves nothing: what is found is compared with the log by w
 that are damaged, or of another log, are thrown away and made again; files of other names are
 somebody else's. Those of pruned leaves cannot be made again: that they are lost is noted, since an
 append that is tried again after its record was pruned is stored a second time then.
+Runs of earlier versions vouch for pruned leaves alone: the ids of the others are read again.
 Rule 2: a search looks into the runs whose range of ids holds the id; ids carry their time, so for
 an id of a minute ago that is one run or two.
 Read next: olderids.py (who writes and asks).
@@ -67,18 +68,21 @@ class IdRuns:
         self._folder = directory / FOLDER
         self._runs: list[Run] = []
         self._reach: list[str] = []  # the greatest id of each run and all before it
+        self._first_leaf = 0
         self.covered = 0
 
-    def load(self, size: int) -> None:
+    def load(self, size: int, first_leaf: int = 0) -> None:
         """Open the runs that are whole, up to the first that is not; later ones are removed.
 
         Args:
             size: of the log; a run that knows more is another log's, or of later than this copy
                 of it, and so are those behind it.
+            first_leaf: that the log holds.
 
         Raises:
             OSError: one cannot be opened now; it may be whole, and none was removed.
         """
+        self._first_leaf = first_leaf
         paths = _paths(self._folder)
         whole = list(takewhile(lambda run: run.covered <= size, _whole_runs(paths)))
         self._open(whole)
@@ -152,7 +156,7 @@ class IdRuns:
             self._take(run)
 
     def _take(self, run: Run) -> None:
-        self.covered = run.covered
+        self.covered = run.covered if run.vouches else min(run.covered, self._first_leaf)
         self._runs.append(run)
         self._reach.append(max(self.greatest(), run.greatest))
 

@@ -83,7 +83,7 @@ class OlderIds:
             LogDamaged: the log could not be read.
         """
         try:
-            self._runs.load(size)
+            self._runs.load(size, first_kept(self._directory))
             while not self._ours():
                 self._runs.forget_newest()
         except OSError as exc:
@@ -262,7 +262,7 @@ class OlderIds:
     def _load_again(self) -> None:
         upto = max(self._unread, self._runs.covered)
         try:
-            self._runs.load(self._reader().size())
+            self._runs.load(self._reader().size(), first_kept(self._directory))
         except (AuditError, OSError) as error:
             _LOGGER.error("could not read the ids of older records: %s", error)
             return

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from audit import idruns, olderids
 from audit.errors import EventConflict, LogUnavailable
 from audit.fsck import inspect
-from audit.idrun import _in_order, key_of
+from audit.idrun import _in_order, key_of, write_run
 from audit.idruns import IdRuns
 from audit.notary import Notary
 from audit.olderids import OlderIds
@@ -120,6 +120,36 @@ async def test_an_id_that_was_never_remembered_is_known_after_a_restart(tmp_path
         await notary.append(decision(21, label="<=50K"))
     await notary.close()
     check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+async def test_a_run_of_an_earlier_version_vouches_for_no_leaf_of_the_log(tmp_path, ring, restarts):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 400)
+    await notary.close()
+    as_earlier_versions(tmp_path / "log", {decision(seq).id: seq - 1 for seq in range(22, 301)})
+    for _ in range(restarts):
+        notary = await opened(tmp_path, ring)
+        assert (await notary.append(decision(21))).index == 20
+        assert (await notary.append(decision(250))).index == 249
+        with pytest.raises(EventConflict):
+            await notary.append(decision(20, label="<=50K"))
+        await notary.close()
+    check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
+    assert not [one for one in ids_seen(tmp_path, ring) if one.level != "note"]
+
+
+def as_earlier_versions(log, ids):
+    """One run; it says that the ids of all leaves before its last one are in it."""
+    shutil.rmtree(log / "ids")
+    (log / "ids").mkdir()
+    path = write_run(log / "ids" / "00000000.run", ids, max(ids.values()) + 1).path
+    path.write_bytes(path.read_bytes().replace(b"WBIDS2", b"WBIDS1", 1))
+
+
+def ids_seen(tmp_path, ring):
+    report = inspect(tmp_path / "log", ring.verifier_key(ORIGIN))
+    return [one for one in report.seen if one.path.startswith("ids")]
 
 
 async def test_a_run_that_cannot_be_opened_now_is_not_thrown_away(tmp_path, ring, monkeypatch):

@@ -85,6 +85,25 @@ async def test_an_id_that_was_only_remembered_is_refused_after_a_restart(
     check(tmp_path, ring)
 
 
+async def test_the_ids_of_pruned_leaves_are_taken_from_a_run_of_an_earlier_version(
+    tmp_path, ring, caplog
+) -> None:
+    async with living(tmp_path, ring, 64) as log:
+        await fill(log)
+        first = (await log.prune()).first_leaf
+    for path in (tmp_path / "log" / "ids").glob("*.run"):
+        path.write_bytes(path.read_bytes().replace(b"WBIDS2", b"WBIDS1", 1))
+    assert ids_seen(tmp_path, ring) == {}
+    for hours in (2, 3):
+        async with living(tmp_path, ring, 64) as log:
+            await check_ids(log, first)
+            log.seq = log.notary.size
+            await log.decide(NEW, at=hours)
+            await check_ids(log, first)
+    assert "lost" not in caplog.text
+    assert ids_seen(tmp_path, ring) == {}
+
+
 async def test_nothing_is_pruned_while_its_ids_cannot_be_written(
     tmp_path, ring, monkeypatch
 ) -> None:
