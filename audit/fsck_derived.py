@@ -21,7 +21,7 @@ from .fsck_files import START, Seen
 from .idruns import FOLDER, lost_ids, not_whole
 from .index import VERSION
 from .reader import LogReader
-from .snapshot import SNAPSHOTS, is_formed
+from .snapshot import SNAPSHOTS, misformed
 
 __all__ = ["derived_seen", "parquet_seen"]
 
@@ -35,8 +35,8 @@ def derived_seen(directory: Path) -> Iterator[Seen]:
     yield from _index_seen(directory)
     yield from _outcomes_seen(directory / "outcomes.sqlite")
     for path in map(directory.joinpath, SNAPSHOTS):
-        if path.is_file() and not is_formed(path):
-            yield Seen(path.name, "mend", "damaged", _DERIVED, START)
+        if path.is_file() and (wrong := misformed(path)) is not None:
+            yield Seen(path.name, "mend", wrong, _DERIVED, START)
 
 
 def _outcomes_seen(path: Path) -> Iterator[Seen]:
@@ -66,7 +66,10 @@ def _ids_seen(directory: Path) -> Iterator[Seen]:
         yield Seen(name, "mend", "damaged", _DERIVED, START)
     if found is not None:
         what = f"the ids of the pruned leaves {found[0]} to {found[1] - 1} are not there"
-        todo = "restore this folder from a copy before the next start, which goes on without"
+        todo = (
+            "restore this folder from a copy before the next start, which goes on without; "
+            "nothing, if a version pruned them that kept no ids"
+        )
         yield Seen(FOLDER, "damage", what, means, todo)
 
 

@@ -26,7 +26,7 @@ from .files import replace_file
 from .merkle import leaf_hash
 from .reader import LogReader
 
-__all__ = ["FOLLOWED", "SNAPSHOTS", "STANDING", "Snapshot", "SnapshotFile", "is_formed"]
+__all__ = ["FOLLOWED", "SNAPSHOTS", "STANDING", "Snapshot", "SnapshotFile", "misformed"]
 
 STANDING: Final = "standing"
 FOLLOWED: Final = "followed"
@@ -35,6 +35,7 @@ SNAPSHOTS: Final = (STANDING, FOLLOWED)
 
 
 _MAGIC: Final = b"WBSNAP2\n"
+_ANY_VERSION: Final = b"WBSNAP"
 _BEGIN: Final = len(_MAGIC) + hashlib.sha256().digest_size
 _LENGTH: Final = struct.Struct(">I")
 
@@ -111,15 +112,18 @@ class SnapshotFile:
         return hmac.digest(self._key, rest, "sha256")
 
 
-def is_formed(path: Path) -> bool:
-    """Whether it looks like a snapshot; without the key nobody can say more."""
+def misformed(path: Path) -> str | None:
+    """Why it does not look like a snapshot of this version; without the key nobody can say more."""
     raw = _read(path)
+    if raw.startswith(_ANY_VERSION) and not raw.startswith(_MAGIC):
+        return "of another version"
     try:
         end = _BEGIN + _LENGTH.size + _LENGTH.unpack_from(raw, _BEGIN)[0]
         head = orjson.loads(raw[_BEGIN + _LENGTH.size : end])
     except (struct.error, orjson.JSONDecodeError):
-        return False
-    return raw.startswith(_MAGIC) and len(raw) >= end and isinstance(head, dict)
+        return "damaged"
+    whole = raw.startswith(_MAGIC) and len(raw) >= end and isinstance(head, dict)
+    return None if whole else "damaged"
 
 
 def _read(path: Path) -> bytes:

@@ -9,6 +9,7 @@ import pytest
 
 from audit import standing
 from audit.erasing import Erasing
+from audit.fsck_files import START
 from audit.index import Index
 from audit.notary import Notary
 from audit.publish import CHECKPOINT_NAME
@@ -58,6 +59,15 @@ async def test_damage_of_a_derived_file_is_named_and_the_next_start_mends_it(
             assert "damaged" in found[name].what
             if name in ("followed", "outcomes.sqlite"):
                 return  # of other rooms, which open them
+
+
+@pytest.mark.parametrize("name", ["standing", "followed"])
+async def test_a_snapshot_of_another_version_is_not_called_damaged(tmp_path, name) -> None:
+    world = await build_world(tmp_path, [5])
+    (world.directory / name).write_bytes(b"WBSNAP1\n" + bytes(100))
+    found, status = seen(world)
+    assert (found[name].level, found[name].what, status) == ("mend", "of another version", 1)
+    assert found[name].todo == START
 
 
 async def test_a_lost_checkpoint_of_a_pruned_log_is_mended_while_another_one_is_kept(
