@@ -27,6 +27,7 @@ from .note import VerifierKey
 from .publish import load_checkpoint
 from .recovery import Cut, foresee
 from .rotation import chain_of
+from .rotationcheck import INTERRUPTED
 from .verify import verify_log
 from .writerlock import has_writer
 
@@ -285,6 +286,8 @@ def _explained(problem: Problem, tail: _Tail) -> Seen:
     if unsigned and tail.refused is None and tail.signable:
         means = "the log was not signed yet, or the file was removed"
         return Seen(name, "mend", what, means, _SIGNS if tail.position.leaves else _START)
+    if problem.message.startswith(INTERRUPTED):
+        return Seen(name, "mend", what, "normal after a crash in the middle of it", _START)
     if problem.step == 9 and problem.message.startswith("erased, but"):
         means = "an erasure was interrupted, or an old key file was put back"
         return Seen(name, "mend", what, means, "nothing: the next start destroys them again")

@@ -2,7 +2,8 @@
 
 Rule: a rotation whose leaf is not a `key_rotation` record of its two keys is a problem, and so is
 such a record without a rotation: the one would be a key swap that the log does not tell of, the
-other a promise that was not kept. What a lost leaf said is not guessed.
+other a promise that was not kept, or not yet: where the key that it replaces is in force still, the
+writer was interrupted. What a lost leaf said is not guessed.
 Boundary: takes what was met while the leaves were walked, and reads names of files; that rotations
 hold, and that their trees are this log's beginning, is checked elsewhere (rotation.py, tree.py).
 """
@@ -13,9 +14,11 @@ from pathlib import Path
 from .findings import Collector, amount
 from .rotation import ROTATIONS_NAME, KeyChain, rotation_sizes
 
-__all__ = ["check_rotations"]
+__all__ = ["INTERRUPTED", "check_rotations"]
 
 _STEP = 1
+INTERRUPTED = "a key rotation was interrupted"
+"""How the problem begins that the writer's next start mends."""
 
 
 def check_rotations(
@@ -52,9 +55,12 @@ def check_rotations(
             f"{amount(rotation.tree.size, 'leaves')} (recorded as {leaf})"
         )
     records, there = found.counts.get("key_rotation events", 0), len(rotation_sizes(directory))
-    if records > there:
-        found.problem(
-            _STEP,
-            f"{records} records say that the log's key was rotated, and {there} "
-            "rotations are there; if the writer was interrupted, its next start finishes them",
+    begun = [leaf for leaf, (old, _) in recorded.items() if old == str(chain.newest)]
+    for leaf in begun:
+        message = f"{INTERRUPTED}: the new key does not sign yet; the next start finishes it"
+        found.problem(_STEP, message, file=ROTATIONS_NAME, leaf=leaf)
+    if records - len(begun) > there:
+        message = (
+            f"{records} records say that the log's key was rotated, and {there} rotations are there"
         )
+        found.problem(_STEP, message, file=ROTATIONS_NAME)

@@ -335,6 +335,33 @@ async def test_an_interrupted_rotation_is_finished_or_undone(tmp_path, monkeypat
     check_log(log, done.new_key)
 
 
+async def test_a_rotation_that_waits_for_the_next_start_is_no_damage(tmp_path, monkeypatch):
+    keys, log = tmp_path / "keys", tmp_path / "log"
+    ring = Keyring.load_or_create(keys)
+    notary = await Notary.open(log, ring, origin=ORIGIN)
+    await notary.append(decision(1))
+
+    async def dies(*_: object) -> None:
+        raise Crash
+
+    monkeypatch.setattr(notary, "replace_signer", dies)
+    with pytest.raises(Crash):
+        await Rotating(notary, keys).rotate(**REASON)
+    await notary.close()
+    report = inspect(log, ring.verifier_key(ORIGIN))
+    mends = [one for one in report.seen if one.level == "mend"]
+    assert (report.status, [one.path for one in mends]) == (1, ["rotations"])
+    assert "leaf 1: a key rotation was interrupted" in mends[0].what
+
+
+def test_rotations_that_were_removed_are_damage(world):
+    shutil.rmtree(world.log / "rotations")
+    report = inspect(world.log, world.vkeys[2])
+    found = {one.path: one.what for one in report.seen if one.level == "damage"}
+    assert report.status == 2
+    assert "2 records say that the log's key was rotated, and 0 rotations" in found["rotations"]
+
+
 async def test_the_key_folder_of_before_cannot_continue_the_log(world, made, tmp_path):
     old = tmp_path / "old"
     ring = Keyring.load_or_create(old)
