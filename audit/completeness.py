@@ -5,12 +5,30 @@ carries it, or by a `gap` event that says why an answer was refused. Anything el
 answer may have left without a record. The last `counters` event of a process says how many numbers
 it handed out, so that missing ones after the last one on record show, too.
 Rule: pure; fed with events in log order; memory is proportional to what is out of order.
+Rule: what is recent is measured from the record that the log ends with (`LogEnd`): where a clock
+was wrong for a while, the latest time may lie anywhere in the log.
 Read next: verify.py.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+
+class LogEnd(NamedTuple):
+    """The end of a log that is being written, or was.
+
+    Attributes:
+        time_us: of its last record.
+        in_flight_s: how long something may be on its way to a living log; 0 for a closed one.
+    """
+
+    time_us: int
+    in_flight_s: float
+
+    def near(self, time_us: int) -> bool:
+        """Whether what belongs to a record of that time may still be on its way."""
+        return abs(self.time_us - time_us) < self.in_flight_s * 1_000_000
 
 
 class Missing(NamedTuple):

@@ -17,7 +17,7 @@ import orjson
 from .boundary import Boundary
 from .bundle import Bundle
 from .canonical import dumps
-from .completeness import Completeness, Missing
+from .completeness import Completeness, LogEnd, Missing
 from .errors import EventInvalid
 from .findings import Collector
 from .grammar import DecisionForms
@@ -45,7 +45,7 @@ class ContentChecker:
     """Takes the entries in order, then `finish`.
 
     Attributes:
-        last_time_us: the latest time that a record names.
+        last_time_us: the time that the last record names.
         erased: what the erasures say.
         rotated: the old and the new key of each `key_rotation` record, by leaf.
         sealed: whether a decision has a part that is sealed under its subject's key.
@@ -99,7 +99,7 @@ class ContentChecker:
         """Check decisions of good form, of which id, instance, number and time are given."""
         ids, instances, seqs, times = zip(*said, strict=True)
         self._found.count("decision events", len(ids))
-        self.last_time_us = max(self.last_time_us, int(max(times)))  # all of sixteen digits
+        self.last_time_us = int(times[-1])
         if not self._decisions.add(first, ids):
             for leaf, event_id in enumerate(ids, first):
                 self._once(leaf, event_id)
@@ -142,18 +142,20 @@ class ContentChecker:
             self._number(index, body, ("seq",))
         elif kind == "gap":
             self._number(index, body, ("first_seq", "last_seq"))
-        self.last_time_us = max(self.last_time_us, body["time_us"])
+        self.last_time_us = body["time_us"]
 
-    def finish(self, in_flight_s: float) -> None:
-        """Check what is left, and that nothing is missing."""
+    def finish(self, in_flight_s: float) -> LogEnd:
+        """Check what is left, and that nothing is missing; from where on something may be late."""
         self._check_held()
+        end = LogEnd(self.last_time_us, in_flight_s)
         self.pruning.finish()
         for missing in self.completeness.missing():
-            self._missing(missing, in_flight_s)
+            self._missing(missing, end)
         for instance, seq in self.completeness.both:
             self._found.note(f"instance {instance}: number {seq} is both recorded and refused")
         self._found.count("instances", len(self.completeness.instances()))
         self._found.count("refused numbers", self.completeness.refused)
+        return end
 
     def _decision(self, index: int, body: dict[str, Any]) -> None:
         self._once(index, str(body["id"]).encode())
@@ -200,15 +202,14 @@ class ContentChecker:
                 leaf=index,
             )
 
-    def _missing(self, missing: Missing, in_flight_s: float) -> None:
+    def _missing(self, missing: Missing, end: LogEnd) -> None:
         span = (
             f"{missing.first}"
             if missing.first == missing.last
             else (f"{missing.first} to {missing.last}")
         )
         text = f"instance {missing.instance}: number {span} is missing and no gap explains it"
-        age_us = self.last_time_us - missing.next_time_us
-        if missing.next_time_us and age_us < in_flight_s * 1_000_000:
+        if missing.next_time_us and end.near(missing.next_time_us):
             self._found.note(f"{text} (it may still be on its way)")
         else:
             self._found.problem(_COMPLETE_STEP, text)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .boundary import read_boundary
-from .completeness import Completeness, Missing
+from .completeness import Completeness, LogEnd, Missing
 from .findings import amount
 from .record import ALL
 
@@ -84,7 +84,7 @@ class LeafCount:
         kind, inside = str(body.get("type")), leaf >= self.start
         if inside:
             self.records[kind if kind in _TYPES else "unknown"] += 1
-        self._last_us = max(self._last_us, int(body.get("time_us", 0)))
+        self._last_us = int(body.get("time_us", 0))
         if kind not in _NUMBERED:
             return
         name = str(body["instance"])
@@ -135,8 +135,9 @@ class LeafCount:
         self, in_flight_s: float, metrics: Mapping[str, int], unsigned: Mapping[str, int]
     ) -> None:
         """Judge what is missing; `unsigned` decisions are in the log, but were not counted."""
+        end = LogEnd(self._last_us, in_flight_s)
         for missing in self._numbers.missing():
-            self._missing(missing, in_flight_s)
+            self._missing(missing, end)
         for name, one in self.instances.items():
             if not one.ended:
                 self.notes.append(
@@ -156,15 +157,14 @@ class LeafCount:
                     f"{there}"
                 )
 
-    def _missing(self, missing: Missing, in_flight_s: float) -> None:
+    def _missing(self, missing: Missing, end: LogEnd) -> None:
         through = (self._through or {}).get(missing.instance, 0)
         first = max(missing.first, through + 1)
         if first > missing.last:
             return
         name = missing.instance
         span = f"{first}" if first == missing.last else f"{first} to {missing.last}"
-        age_us = self._last_us - missing.next_time_us
-        if missing.next_time_us and age_us < in_flight_s * 1_000_000:
+        if missing.next_time_us and end.near(missing.next_time_us):
             self.notes.append(f"instance {name}: number {span} may still be on its way")
             return
         self.instances.setdefault(name, InstanceCount(name)).missing.append((first, missing.last))

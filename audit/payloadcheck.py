@@ -20,6 +20,7 @@ from .blobfile import (
     format_blob_header,
     parse_record_header,
 )
+from .completeness import LogEnd
 from .contents import Erased
 from .findings import Collector
 from .frames import Watermark, only_zeros
@@ -30,6 +31,7 @@ from .subjects import DESTROYED, SLOT_BYTES, holds_key, parse_slot, slots_path
 
 _STEP = 9
 _READ_BYTES = 1 << 18
+_CLOSED = LogEnd(0, 0.0)
 
 
 def check_payload_files(
@@ -37,7 +39,7 @@ def check_payload_files(
     watermark: Watermark,
     found: Collector,
     erased: Sequence[Erased] = (),
-    fresh_us: float = 0,
+    end: LogEnd = _CLOSED,
     *,
     first_segment: int = 0,
     ends: Mapping[int, int] = MappingProxyType({}),
@@ -50,7 +52,7 @@ def check_payload_files(
         watermark: of the last committed group.
         found: told of what does not hold.
         erased: what the log's erasures say.
-        fresh_us: an erasure from here on may be under way, if a writer lives.
+        end: of the log; an erasure that is near it may be under way.
         first_segment: the first payload segment that pruning left.
         ends: how long earlier segments are at least, where the log says so.
         sealed: whether records have parts that are sealed under subjects' keys.
@@ -77,7 +79,7 @@ def check_payload_files(
         asked = {roots_path(directory), node_path(directory, place_of(erasure.unit_ref).root)}
         if not asked & lost and not is_erased(directory, erasure.unit_ref, erasure.id):
             alive.append("the tree of sealed parts")
-        if alive and erasure.time_us <= fresh_us:
+        if alive and not end.near(erasure.time_us):
             message = f"erased, but keys are there (again): {', '.join(alive)}"
             found.problem(_STEP, message, leaf=erasure.leaf)
         elif alive:

@@ -62,7 +62,7 @@ def verify_log(
         public_key: a C2SP vkey text (then the log's name is checked, too) or 32 raw bytes.
         earlier_checkpoint: a signed checkpoint that the caller kept: shows forks and roll-backs.
         in_flight_s: for a log that is being written: a number that is missing this shortly before
-            the last event is a note, not a problem.
+            the last record is a note, not a problem.
         witnesses: keys of witnesses; their cosignatures must be right, and are counted.
 
     Returns:
@@ -152,9 +152,8 @@ def _checked(
                 tree.leaves(entries)
                 contents.entries(first, entries)
     tree.finish()
-    contents.finish(in_flight_s)
+    end = contents.finish(in_flight_s)
     leaves.check_marker()
-    fresh_us = contents.last_time_us - in_flight_s * 1_000_000
     if chain is not None:
         begins = 0 if boundary is None else boundary.first_leaf
         check_rotations(directory, chain, contents.rotated, lost, found, first=begins)
@@ -164,7 +163,7 @@ def _checked(
         leaves.watermark,
         found,
         contents.erased,
-        fresh_us,
+        end,
         first_segment=payloads,
         ends=leaves.payload_ends,
         sealed=contents.sealed,

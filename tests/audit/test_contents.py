@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from audit.complete import check_complete
 from audit.completeness import Completeness
 from audit.files import OsFiles
 from audit.frames import Watermark
@@ -53,6 +54,28 @@ def test_a_missing_number_may_be_on_its_way_if_the_caller_says_so(tmp_path):
     findings = verify_log(tmp_path / "log", ring.verifier_key(ORIGIN), in_flight_s=60)
     assert findings.ok
     assert any("on its way" in note for note in findings.notes)
+
+
+YEAR_US = 365 * 86_400 * 1_000_000
+
+
+@pytest.mark.parametrize("ahead_us", [YEAR_US, -YEAR_US])
+def test_a_clock_that_was_wrong_for_a_while_does_not_keep_a_hole_on_its_way(tmp_path, ahead_us):
+    ring = make_keyring(tmp_path / "keys")
+    wrong = [decision(seq, time_us=START_US + ahead_us + seq) for seq in (1, 3)]
+    small_log(tmp_path, *map(encode, [*wrong, decision(4)]))
+    key = ring.verifier_key(ORIGIN)
+    assert [p.step for p in verify_log(tmp_path / "log", key, in_flight_s=60).problems] == [7]
+    assert not check_complete(tmp_path / "log", key, in_flight_s=60).ok
+
+
+def test_what_is_on_its_way_is_that_also_after_a_clock_was_ahead(tmp_path):
+    ring = make_keyring(tmp_path / "keys")
+    ahead = decision(1, time_us=START_US + YEAR_US)
+    small_log(tmp_path, *map(encode, [ahead, decision(2), decision(4)]))
+    key = ring.verifier_key(ORIGIN)
+    assert verify_log(tmp_path / "log", key, in_flight_s=60).ok
+    assert check_complete(tmp_path / "log", key, in_flight_s=60).ok
 
 
 def test_a_number_given_twice_is_a_problem(tmp_path):
