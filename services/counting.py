@@ -5,7 +5,8 @@ log by whoever holds the key.
 Rule 2: a model's next window starts behind the last one that the log holds, also after a restart;
 a window is written when it is `window_s` old, and at the end.
 Rule 3: a group of few people is not named: a window stands in the log for ever (fairness.py).
-Boundary: no IO; the clock is an argument.
+Boundary: no IO; clocks are arguments. A window's age is by the monotonic one: the wall clock may be
+set back while it is open.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ class Counting:
         """`positive(model, version)` gives the label that counts as selected, or None."""
         self._seals = seals
         self._minimum = minimum
-        self._window_us = int(window_s * 1e6)
+        self._window_s = window_s
         self._positive = positive
         self._counted: dict[str, int] = {}
         self._open: dict[str, Window] = {}
-        self._opened_us: dict[str, int] = {}
+        self._opened_s: dict[str, float] = {}
 
     def counted(self) -> dict[str, int]:
         """Up to which leaf closed windows cover each model."""
@@ -63,7 +64,7 @@ class Counting:
         before = self._counted.get(window.model, 0)
         self._counted[window.model] = max(before, window.to_leaf)
 
-    def take(self, leaf: int, event: Decision, now_us: int) -> None:
+    def take(self, leaf: int, event: Decision, now_s: float) -> None:
         """Count one decision, unless a window covers it or its model declares no groups.
 
         Raises:
@@ -81,7 +82,7 @@ class Counting:
             window = self._open[event.model] = Window(
                 event.model, positive, self._minimum, smallest=SMALLEST
             )
-            self._opened_us[event.model] = now_us
+            self._opened_s[event.model] = now_s
         window.add(
             arm=event.arm_served,
             version=event.version,
@@ -91,19 +92,26 @@ class Counting:
             unit=event.unit_ref,
         )
 
-    def due(self, now_us: int, *, final: bool) -> list[FairnessWindow]:
-        """The records of every window that is old enough, or of all; they are closed by this."""
+    def due(self, now_s: float, *, time_us: int, final: bool) -> list[FairnessWindow]:
+        """The records of every window that is old enough, or of all; they are closed by this.
+
+        Args:
+            now_s: monotonic seconds, as `take` was given.
+            time_us: of the records.
+            final: all of them.
+        """
         ripe = [
             model
-            for model, opened in self._opened_us.items()
-            if final or now_us - opened >= self._window_us
+            for model, opened in self._opened_s.items()
+            if final or now_s - opened >= self._window_s
         ]
         records = []
         for model in ripe:
             window = self._open.pop(model)
-            del self._opened_us[model]
+            del self._opened_s[model]
             self._counted[model] = window.last_leaf + 1
             records += [
-                FairnessWindow(id=new_id(), time_us=now_us, **fields) for fields in window.records()
+                FairnessWindow(id=new_id(), time_us=time_us, **fields)
+                for fields in window.records()
             ]
         return records

@@ -17,6 +17,7 @@ alone.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from contextlib import suppress
 from typing import Final
@@ -121,7 +122,7 @@ class Following:
             self.pending.pop(event.decision, None)
         elif isinstance(event, Decision):
             try:
-                self._counting.take(leaf, event, now_us())
+                self._counting.take(leaf, event, time.monotonic())
             except PayloadDamaged:
                 sane = False
             alert = self._alarms.take(event, now_us())
@@ -168,7 +169,8 @@ class Following:
 
     def close_windows(self, *, final: bool) -> None:
         """Have windows that are old enough, or all, and their alerts among the unsent."""
-        for window in self._counting.due(now_us(), final=final):
+        due = self._counting.due(time.monotonic(), time_us=now_us(), final=final)
+        for window in due:
             self.unsent += [window, *self._alarms.window(window, now_us())]
 
     def keep(self, *, closing: bool = False) -> None:

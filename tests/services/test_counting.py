@@ -12,7 +12,6 @@ from audit.seals import Seals
 from services.counting import Counting
 
 UNIT = "ab" * 16
-SECOND = 1_000_000
 
 
 @pytest.fixture
@@ -68,11 +67,11 @@ def test_a_window_is_written_when_it_is_old_enough(seals) -> None:
     for leaf in range(15):
         sex, unit = "Male" if leaf % 3 else "Female", f"{leaf:032x}"
         found.take(leaf, decision(seals, sex, ">50K", unit=unit), 0)
-    assert found.due(9 * SECOND, final=False) == []
-    (window,) = found.due(10 * SECOND, final=False)
+    assert found.due(9, time_us=0, final=False) == []
+    (window,) = found.due(10, time_us=0, final=False)
     assert (window.from_leaf, window.to_leaf, window.attribute) == (0, 15, "sex")
     assert {g["group"]: g["n"] for g in window.groups} == {"Female": 5, "Male": 10}
-    assert found.due(99 * SECOND, final=True) == []
+    assert found.due(99, time_us=0, final=True) == []
 
 
 def test_a_group_of_few_people_is_never_named_in_the_record(seals) -> None:
@@ -80,7 +79,7 @@ def test_a_group_of_few_people_is_never_named_in_the_record(seals) -> None:
     for leaf in range(30):  # one of a kind, however often; and ten others
         sex, unit = ("Intersex", UNIT) if leaf < 20 else ("Female", f"{leaf:032x}")
         found.take(leaf, decision(seals, sex, ">50K", unit=unit), 0)
-    (window,) = found.due(10 * SECOND, final=False)
+    (window,) = found.due(10, time_us=0, final=False)
     assert {g["group"]: g["n"] for g in window.groups} == {"Female": 10, "other": 20}
     assert b"Intersex" not in encode(window)
 
@@ -90,13 +89,13 @@ def test_after_a_restart_what_a_window_covers_is_not_counted_again(seals) -> Non
     before = counting(seals)
     for leaf in range(4):
         before.take(leaf, events[leaf], 0)
-    written = before.due(0, final=True)
+    written = before.due(0, time_us=0, final=True)
     after = counting(seals)
     for window in written:
         after.resume(window)
     for leaf, event in enumerate(events):
         after.take(leaf, event, 0)
-    rest = after.due(0, final=True)
+    rest = after.due(0, time_us=0, final=True)
     assert rest[0].from_leaf == written[0].to_leaf
     assert total(written) + total(rest) == 6
 
@@ -105,7 +104,7 @@ def test_models_without_a_positive_label_or_groups_make_no_window(seals) -> None
     found = counting(seals)
     found.take(0, decision(seals, "Female", "7", model="digits"), 0)
     found.take(1, decision(seals, "", ">50K"), 0)
-    assert found.due(0, final=True) == []
+    assert found.due(0, time_us=0, final=True) == []
 
 
 def test_an_erased_decision_is_passed_over_and_the_others_are_counted(seals) -> None:
@@ -115,13 +114,13 @@ def test_an_erased_decision_is_passed_over_and_the_others_are_counted(seals) -> 
     count = counting(seals)
     for leaf, event in enumerate((erased, kept, later, later)):
         count.take(leaf, event, 0)
-    assert total(count.due(0, final=True)) == 2
+    assert total(count.due(0, time_us=0, final=True)) == 2
 
 
 def test_a_malformed_window_that_was_stored_covers_nothing(seals) -> None:
     first = counting(seals)
     first.take(0, decision(seals, "Female", ">50K"), 0)
-    (window, *_) = first.due(0, final=True)
+    (window, *_) = first.due(0, time_us=0, final=True)
     again = counting(seals)
     again.resume(replace(window, groups=[{}]))
     assert again.counted() == {}

@@ -114,6 +114,18 @@ def place(tmp_path, monkeypatch):
     return Place(tmp_path)
 
 
+def test_a_window_is_written_in_its_time_also_where_the_clock_was_set_back(
+    place, monkeypatch
+) -> None:
+    place.window_s = 0.0
+    place.restart()
+    place.decide()
+    place.following.read()
+    monkeypatch.setattr("services.following.now_us", lambda: 0)
+    place.turn()
+    assert [event.time_us for event in place.events() if isinstance(event, FairnessWindow)] == [0]
+
+
 def test_what_fails_further_on_is_not_counted_again(place, monkeypatch) -> None:
     place.window_s = 3600.0
     place.restart()
