@@ -125,10 +125,17 @@ def _from_body(body: dict[str, Any]) -> Event:
         shape = _SHAPES[kind]
         if body.keys() == shape.keys:
             return _made(kind, shape, body)
-        del body["type"], body["schema"]
-        return kind(**body)
     except (TypeError, KeyError) as exc:
         raise DecodeError(f"could not decode an entry: {exc}") from exc
+    odd = ", ".join(sorted(body.keys() ^ shape.keys))
+    del body["type"], body["schema"]
+    try:
+        return kind(**body)  # a field that has a default may be missing
+    except TypeError as exc:
+        raise DecodeError(
+            f"could not decode an entry: a {kind.type} with wrong fields ({odd}); "
+            "`weighbridge audit verify` names its leaf"
+        ) from exc
 
 
 def _made(kind: type[Event], shape: _Shape, body: dict[str, Any]) -> Event:

@@ -130,6 +130,16 @@ def test_bytes_that_are_no_event_are_refused(data):
         decode(data)
 
 
+def test_a_record_whose_fields_are_others_is_refused_in_words():
+    said = {"first_leaf": 256, "leaf": 7, "path": [], "record": {}}  # as one commit wrote them
+    data = dumps({"id": "a", "schema": 1, "time_us": 5, "type": "carried"} | said)
+    with pytest.raises(
+        DecodeError, match=r"a carried with wrong fields \(leaf, was_leaf\)"
+    ) as told:
+        decode(data)
+    assert "audit verify" in str(told.value)
+
+
 def test_an_event_of_a_newer_version_is_kept_whole():
     data = dumps({"id": "a", "schema": 9, "time_us": 5, "type": "decision", "news": [1]})
     event = decode(data)
