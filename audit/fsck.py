@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from .blobfile import blob_segments
+from .blobfile import SEGMENT_HEADER_BYTES, blob_segments
 from .boundary import CARRY_SUFFIX, PRUNED_NAME, is_recorded, left_over, read_boundary
 from .errors import LogDamaged, NoteError
 from .filekinds import is_own, misshapen
@@ -257,12 +257,12 @@ def _payloads_seen(directory: Path, mark: Watermark | None, *, alive: bool) -> I
         name, size = _name(directory, path), path.stat().st_size
         if number < first:
             yield Seen(name, level, "payloads of pruned records", "left over from a pruning", todo)
-        elif number > mark.blob_segment:
+        elif number > mark.blob_segment and size != SEGMENT_HEADER_BYTES:
             means = "normal after a crash: stored, but their records never were"
             yield Seen(name, level, "payloads without records", means, todo)
-        elif number == mark.blob_segment and size > max(mark.blob_bytes, 16):
+        elif number == mark.blob_segment and size > max(mark.blob_bytes, SEGMENT_HEADER_BYTES):
             with path.open("rb") as file:
-                file.seek(max(mark.blob_bytes, 16))
+                file.seek(max(mark.blob_bytes, SEGMENT_HEADER_BYTES))
                 rest = file.read().rstrip(b"\0")
             extra = f"{amount(len(rest), 'bytes')} of payloads without records"
             what = extra if rest else "reserved room"

@@ -323,6 +323,16 @@ def test_payloads_without_records_are_cut_at_the_next_start(world) -> None:
     assert seen(world)[1] == 0
 
 
+async def test_segments_that_were_ended_and_begun_are_no_leftovers(tmp_path) -> None:
+    ring = make_keyring(tmp_path / "keys")
+    async with living(tmp_path, ring) as log:
+        await log.decide(20, at=0, payload=b"x")
+        await log.notary.checkpoint()
+        await log.pruning.roll()
+    assert (log.directory / "blobs" / "00000001.seg").exists()
+    assert seen(World(log.directory, ring, ()))[1] == 0
+
+
 async def test_an_interrupted_erasure_and_a_living_writer_are_no_damage(tmp_path) -> None:
     ring = make_keyring(tmp_path / "keys")
     async with living(tmp_path, ring) as log:
