@@ -17,12 +17,13 @@ from .keytree import NONCE_BYTES
 
 __all__ = ["is_sealed", "sealed_part"]
 
+_FIRST_SCHEMA = b',"schema":1,"score":'  # neighbours in a decision's canonical bytes
 _LEAST = (NONCE_BYTES + 16) * 4 // 3  # base64 of a nonce and a tag
 
 
 def is_sealed(entry: bytes) -> bool:
     """Whether an entry is a decision with a part that is sealed under its subject's key."""
-    if b'"sealed":"' not in entry:
+    if b'"sealed":"' not in entry or _FIRST_SCHEMA in entry:
         return False
     try:
         body = loads(entry)
