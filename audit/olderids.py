@@ -7,7 +7,9 @@ Rule 2: events are forgotten by the thousand; a thread writes a run of their ids
 they are found in memory.
 Rule 3: after a start, what no run covers is read from the log. If that is much (a log from before
 these files, or whose files were lost), it is read beside the appends; until it is done, an id that
-is not newer than all is refused with LogUnavailable: better late than twice.
+is not newer than all is refused with LogUnavailable: better late than twice. What was made since
+the reading began is newer; what is from a time to come is not, as a clock that was ahead may have
+made it before.
 Rule 4: leaves are pruned only after their ids are in the runs: the log cannot say them any more.
 Where these were lost since, each start says so.
 Rule 5: a run that is made of what was forgotten lacks the ids that were never remembered
@@ -28,11 +30,13 @@ from .idruns import IdRuns
 from .merkle import leaf_hash
 from .reader import LogReader
 from .receipts import PROMISED, Known, event_id_in
+from .record import id_time_us, now_us
 
 __all__ = ["OlderIds"]
 
 _LOGGER = logging.getLogger("weighbridge.audit")
 _AT_ONCE = 262_144
+_CLOCKS_DIFFER_US = 30_000_000
 
 
 class OlderIds:
@@ -44,9 +48,10 @@ class OlderIds:
         remembered: how many events RecentEvents remembers.
         under_way: how many appends there may be at once: by so much the order in which ids are
             forgotten may differ from that of the leaves.
+        clock: Unix microseconds.
 
     Attributes:
-        newest: no id greater than this was forgotten.
+        newest: no id greater than this was forgotten, as far as the log was read.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class OlderIds:
         *,
         remembered: int,
         under_way: int,
+        clock: Callable[[], int] = now_us,
     ) -> None:
         self._directory = directory
         self._reader = reader
@@ -65,7 +71,8 @@ class OlderIds:
         self._waiting: list[dict[str, Known]] = []
         self._unwritten: list[dict[str, int]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit-ids")
-        self._reading, self._unread = False, 0
+        self._clock = clock
+        self._reading, self._unread, self._began_us = False, 0, 0
         self._passed_over: int | None = None
         self._reached = 0  # leaves below this may be in runs that do not say so
         self._closed = False
@@ -92,8 +99,7 @@ class OlderIds:
         recent = max(first_kept(self._directory), size - self._remembered)
         self.newest = self._runs.greatest()
         if recent - self._runs.covered > _AT_ONCE:
-            self._reading, self._unread = True, recent
-            self._thread.submit(self._read)
+            self._read_beside(recent, self._read)
         else:
             self._take(min(self._runs.covered, recent), recent)
         for index, data in self._reader().raw(recent):
@@ -133,6 +139,8 @@ class OlderIds:
         Raises:
             LogUnavailable: the log is still being read.
         """
+        if event_id > self.newest and not self._reading:
+            return []
         for generation in tuple(self._waiting):
             known = generation.get(event_id)
             if known is not None and known[1] is not None and known[1].index != PROMISED:
@@ -141,6 +149,8 @@ class OlderIds:
             if event_id in chunk:
                 return [chunk[event_id]]
         if self._reading:
+            if self._made_now(event_id):
+                return []
             raise LogUnavailable(
                 f"could not store {event_id}: the ids of older records are being read; try again"
             )
@@ -182,8 +192,20 @@ class OlderIds:
         _LOGGER.warning("the ids of older records cannot be read (%s): looking again", error)
         if not self._closed:
             upto = max(self._unread, self._runs.covered, self._reached)
-            self._reading, self._unread = True, upto
-            self._thread.submit(self._load_again)
+            self._read_beside(upto, self._load_again)
+
+    def _read_beside(self, unread: int, read: Callable[[], None]) -> None:
+        """Have the log read up to that leaf, beside the appends."""
+        self._began_us = self._clock()
+        self._reading, self._unread = True, unread
+        self._thread.submit(read)
+
+    def _made_now(self, event_id: str) -> bool:
+        """Whether an id is newer than all, although not all were read."""
+        made_us = id_time_us(event_id)  # to the millisecond
+        if made_us is None or made_us > self._clock() + _CLOCKS_DIFFER_US:
+            return False
+        return event_id > self.newest or made_us >= self._began_us // 1000 * 1000
 
     def _say_lost(self) -> None:
         first = first_kept(self._directory)

@@ -20,7 +20,7 @@ from audit.idrun import _in_order, key_of, write_run
 from audit.idruns import IdRuns
 from audit.notary import Notary
 from audit.olderids import OlderIds
-from audit.record import encode, new_id
+from audit.record import encode, new_id, now_us
 from audit.testing import check_log
 from tests.audit.worlds import ORIGIN, decision, leaf_of, make_keyring
 
@@ -312,6 +312,51 @@ async def test_while_a_large_log_is_read_an_old_id_is_refused_and_a_new_one_stor
             except LogUnavailable:
                 await asyncio.sleep(0.01)
     await notary.close()
+
+
+LATER_US = now_us() + 365 * 86_400 * 1_000_000
+
+
+def later(seq):
+    """An id from a clock that is a year ahead."""
+    return new_id(clock=lambda: LATER_US + seq)
+
+
+@pytest.mark.parametrize("ahead", ["long ago", "of late"])
+async def test_while_a_large_log_is_read_a_clock_that_was_ahead_hides_no_id(
+    tmp_path, ring, monkeypatch, ahead
+):
+    notary = await opened(tmp_path, ring)
+    odd = decision(501, id=later(1))
+    await fill(notary, 250)
+    if ahead == "long ago":
+        await notary.append(odd)
+    await fill(notary, 250, first=251)
+    if ahead == "of late":
+        await notary.append(odd)
+    await notary.close()
+    for path in (tmp_path / "log" / "ids").glob("*.run"):
+        path.unlink()
+    go_on, real = threading.Event(), OlderIds._take
+
+    def slow(self, start, end):
+        go_on.wait(30)
+        real(self, start, end)
+
+    monkeypatch.setattr(olderids, "_AT_ONCE", 100)
+    monkeypatch.setattr(OlderIds, "_take", slow)
+    notary = await opened(tmp_path, ring)
+    try:
+        assert (await notary.append(decision(502, id=new_id()))).index == 501
+        with suppress(LogUnavailable):  # better late than twice
+            await notary.append(odd)
+        with pytest.raises(LogUnavailable, match="being read"):
+            await notary.append(decision(503, id=later(2)))
+        assert notary.size == 502
+    finally:
+        go_on.set()
+        await notary.close()
+    check_log(tmp_path / "log", ring.verifier_key(ORIGIN))
 
 
 async def test_what_could_not_be_read_is_read_later_and_never_taken_for_known(
