@@ -102,7 +102,7 @@ def format_blob_header(number: int) -> bytes:
 def format_record(meta: bytes, sealed: bytes) -> bytes:
     """A record; the inverse of `parse_record_header` and two reads."""
     head = _RECORD.pack(RECORD_MAGIC, len(meta), len(sealed), crc32(sealed, crc32(meta)))
-    return b"".join((head, _CRC.pack(crc32(head)), meta, sealed))
+    return b"".join((head, crc32(head).to_bytes(4, "big"), meta, sealed))
 
 
 def parse_record_header(raw: bytes) -> RecordHeader | None:

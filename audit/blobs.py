@@ -191,12 +191,14 @@ class Blobs:
 
     def _records(self, payloads: Sequence[Payload], slots: Sequence[int]) -> list[bytes]:
         """Encrypt each; those of one subject mostly follow one another, and share a cipher."""
-        records, last, cipher = [], -1, None
+        records, last, cipher, start = [], -1, None, 0
+        nonces = self._random(NONCE_BYTES * len(payloads))
         for (decision_id, name, _, data), slot in zip(payloads, slots, strict=True):
             if cipher is None or slot != last:
                 last, cipher = slot, AESGCM(self._subjects.key(slot))
             meta = dumps_checked({"id": decision_id, "name": name, "slot": slot})  # of our making
-            nonce = self._random(NONCE_BYTES)
+            nonce = nonces[start : start + NONCE_BYTES]
+            start += NONCE_BYTES
             records.append(format_record(meta, nonce + cipher.encrypt(nonce, data, meta)))
         return records
 

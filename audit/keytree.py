@@ -48,6 +48,7 @@ KEY_BYTES = 32
 DEPTH = 3
 NONCE_BYTES = 12
 NO_KEY = bytes(KEY_BYTES)
+_KEPT_LEAVES = 16_384
 _BYTES = [bytes([value]) for value in range(256)]
 
 
@@ -65,11 +66,18 @@ class View(NamedTuple):
         roots: one after the other.
         gone: which of them are none, because they were punctured.
         nodes: what was read of those: keys by their paths.
+        leaves: keys of subjects below roots that are there, by reference; of those of late.
     """
 
     roots: bytes
     gone: frozenset[int]
     nodes: dict[int, dict[bytes, bytes]]
+    leaves: dict[str, bytes]
+
+    @classmethod
+    def of(cls, roots: bytes, gone: frozenset[int]) -> "View":
+        """A view of which nothing was asked yet."""
+        return cls(roots, gone, {}, {})
 
 
 def place_of(unit_ref: str) -> Place:
@@ -115,7 +123,7 @@ class Sealer(ABC):
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
         # Swapped whole, because one thread may puncture while another seals.
-        self._view = View(b"", frozenset(range(ROOTS)), {})
+        self._view = View.of(b"", frozenset(range(ROOTS)))
 
     def seal(self, data: bytes, unit_ref: str, decision: str) -> str:
         """Encrypt the private part of a record: base64 of nonce and AES-256-GCM."""
@@ -129,14 +137,22 @@ class Sealer(ABC):
 
     def key(self, unit_ref: str) -> bytes:
         """The key of a subject, 32 bytes; the one of now, if it was erased."""
-        start, view = bytes.fromhex(unit_ref[:10]), self._view
+        view = self._view
+        key = view.leaves.get(unit_ref)
+        if key is not None:
+            return key
+        start = bytes.fromhex(unit_ref[:10])
         root = start[0] << 8 | start[1]
         if root in view.gone:
             return self._punctured_key(view, Place(root, start[2:]))
         key = view.roots[root * KEY_BYTES : (root + 1) * KEY_BYTES]
         key = sha256(key + _BYTES[start[2]]).digest()  # `_descend`, for each record
         key = sha256(key + _BYTES[start[3]]).digest()
-        return sha256(key + _BYTES[start[4]]).digest()
+        key = sha256(key + _BYTES[start[4]]).digest()
+        if len(view.leaves) >= _KEPT_LEAVES:
+            view.leaves.clear()
+        view.leaves[unit_ref] = key
+        return key
 
     @abstractmethod
     def refresh(self) -> None:

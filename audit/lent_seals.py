@@ -52,14 +52,14 @@ class LentSeals(Sealer):
     def take(self, roots: bytes, gone: Sequence[int]) -> None:
         """Seal with these from now on: all roots, and which of them are none."""
         self._keys.clear()
-        self._view = View(roots, frozenset(gone), {})
+        self._view = View.of(roots, frozenset(gone))
         self._lent = True
 
     def forget(self) -> None:
         """Seal nothing until the next `take`."""
         self._lent = False
         self._keys.clear()
-        self._view = View(b"", frozenset(range(ROOTS)), {})
+        self._view = View.of(b"", frozenset(range(ROOTS)))
 
     def erased_elsewhere(self, unit_ref: str) -> None:
         """A subject was erased: the keys that stand for its root are no longer used."""
@@ -69,7 +69,7 @@ class LentSeals(Sealer):
         if self._lent and root not in self._view.gone:
             roots = bytearray(self._view.roots)
             roots[root * KEY_BYTES : (root + 1) * KEY_BYTES] = NO_KEY
-            self._view = View(bytes(roots), self._view.gone | {root}, {})
+            self._view = View.of(bytes(roots), self._view.gone | {root})
 
     def refresh(self) -> None:
         """Nothing to read: the notary tells what changed."""

@@ -97,7 +97,7 @@ class SealRoots:
                 self._path, offset=0, expected=f"{ROOTS:,} whole roots", found="damage"
             )
         nonce, stored = found
-        return View(self._crypt(nonce, stored), zero_entries(stored), {})
+        return View.of(self._crypt(nonce, stored), zero_entries(stored))
 
     def nodes(self, root: int) -> dict[bytes, bytes]:
         """What is left of a punctured root.
