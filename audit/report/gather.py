@@ -3,7 +3,9 @@
 Rule: entries come in log order, all of them up to the checkpoint. Numbering, models and
 experiments are read from the start of the log; counts are of the period alone. A record that holds
 what it cannot (shapes.py) was once taken over the link: it is passed over and counted as malformed,
-but its number is accounted for where it has one, as `audit verify` does it.
+but its number is accounted for where it has one, as `audit verify` does it. What a decision of the
+period names lies before it in the log, so it counts whatever its time says: a clock may have been
+ahead.
 """
 
 from collections import Counter
@@ -39,6 +41,8 @@ Entries: TypeAlias = Iterable[tuple[int, Event]]
 NOTICES = (
     Alert, Override, Erasure, LegalHold, Pruned, KeyRotation, ModelPromoted, ModelRolledBack
 )  # fmt: skip
+# An explanation of the period may be written after its end; for the others see `finish`.
+_DATED_LATER = ExplanationRecord | ExplanationSkipped | AssignmentConfig | ModelRegistered
 
 
 class ExposureRow(NamedTuple):
@@ -99,10 +103,8 @@ class Gathered:
                 self._number(event)
             return
         self._number(event)
-        if event.time_us >= self.period.until_us and not isinstance(
-            event, ExplanationRecord | ExplanationSkipped
-        ):
-            return  # an explanation of the period may be written after its end
+        if event.time_us >= self.period.until_us and not isinstance(event, _DATED_LATER):
+            return
         self._context(leaf, event)
         if event.time_us < self.period.since_us or event.time_us >= self.period.until_us:
             return
@@ -115,6 +117,22 @@ class Gathered:
             self.windows.append(event)
         elif isinstance(event, NOTICES):
             self.notices.append((leaf, event))
+
+    def finish(self) -> None:
+        """Forget what is of after the period, unless a decision of the period names it."""
+        until_us = self.period.until_us
+        used = {(made.model, made.version, made.digest) for _, made in self.decisions}
+        self.registered = {
+            key: (leaf, event)
+            for key, (leaf, event) in self.registered.items()
+            if key in used or event.time_us < until_us
+        }
+        assigned = {made.experiment_version for _, made in self.decisions}
+        self.configs = {
+            version: event
+            for version, event in self.configs.items()
+            if version in assigned or event.time_us < until_us
+        }
 
     def _number(self, event: Event) -> None:
         if isinstance(event, Decision):
@@ -191,4 +209,5 @@ def gather(entries: Entries, period: Period) -> Gathered:
     found = Gathered(period)
     for leaf, event in entries:
         found.entry(leaf, event)
+    found.finish()
     return found

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from audit.findings import Findings, Problem
-from audit.record import AssignmentConfig, Decision, ExplanationRecord, Gap
+from audit.record import AssignmentConfig, Decision, ExplanationRecord, Gap, ModelRegistered
 from audit.report import render_html
 from tests.audit_report.builder import DAY_US, START_US, add_window, make_log, make_report
 
@@ -30,6 +30,24 @@ def test_every_decision_is_counted_once(log, report):
     assert sum(i.decisions for i in report.log.instances) == total
     for route in {row.route for row in report.traffic}:
         assert sum(r.share for r in report.traffic if r.route == route) == pytest.approx(1)
+
+
+def test_what_decisions_name_counts_also_where_a_clock_dated_it_after_the_period(log, report):
+    later_us = START_US + 2 * DAY_US
+    named = AssignmentConfig | ModelRegistered
+    twin = make_log()
+    twin.events = [
+        replace(event, time_us=later_us) if isinstance(event, named) else event
+        for event in twin.events
+    ]
+    unused = next(event for event in twin.events if isinstance(event, ModelRegistered))
+    twin.events.append(replace(unused, version="99", time_us=later_us))
+    found = make_report(twin)
+    assert (found.models, found.sticky, found.trials) == (
+        report.models,
+        report.sticky,
+        report.trials,
+    )
 
 
 def test_selected_is_explained_plus_skipped_plus_pending(log, report):
