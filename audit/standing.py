@@ -4,8 +4,9 @@ Rule 1: the log is the only place where holds and erasures are. It is read in th
 leaves, each leaf once; what it said up to some leaf is kept in `<log>/standing` (snapshot.py), so
 that a start reads what came since the one before. Only who has the master key could forge it.
 Rule 2: the file holds no text of what was pruned; pruning removes it.
-Rule 3: a release names no hold, it ends the oldest. So holds and releases may be pruned only as far
-as whoever reads the rest comes to the same (`same_from`).
+Rule 3: a release names no hold, it ends the one that was recorded first; one that was carried over
+is as old as the leaf it was. So holds and releases may be pruned only as far as whoever reads the
+rest comes to the same (`same_from`).
 Rule 4: an erasure that was carried over took what lay before its old place, and nothing that came
 between that and where it is repeated.
 Read next: erasing.py and pruning.py (who ask).
@@ -50,7 +51,8 @@ class Standing:
         self._file = None if file is None else SnapshotFile(file, _KIND, key)
         self._taken: list[tuple[int, bytes]] = []
         self._next = self._kept = 0
-        self._said: list[tuple[int, LegalHold]] = []  # each hold and release, with its leaf
+        self._said: list[tuple[int, int, LegalHold]] = []  # holds and releases: leaf, place
+        self._places: dict[str, int] = {}  # of holds, by their ids
         self.erasures: dict[str, list[tuple[int, Erasure]]] = {}
         self.holds: dict[str, dict[str, LegalHold]] = {}
         self.pruned: tuple[int, Pruned] | None = None
@@ -69,25 +71,26 @@ class Standing:
             before = self.erased_at.get(event.unit_ref, 0)
             self.erased_at[event.unit_ref] = max(before, place)
         elif isinstance(event, LegalHold):
-            self._said.append((index, event))
-            self._hold(event)
+            self._said.append((index, place, event))
+            self._hold(place, event)
 
     def same_from(self, first_leaf: int) -> bool:
         """Whether the leaves from that one on, and then the holds carried over, say who is held."""
-        kept = [event for leaf, event in self._said if leaf >= first_leaf]
+        kept = [(place, event) for leaf, place, event in self._said if leaf >= first_leaf]
         standing = {name: hold for held in self.holds.values() for name, hold in held.items()}
-        carried = standing.keys() - {event.id for event in kept}
+        carried = standing.keys() - {event.id for _, event in kept}
         again = Standing()
-        for event in [*kept, *map(standing.__getitem__, carried)]:
-            again._hold(event)
+        for place, event in [*kept, *((self._places[name], standing[name]) for name in carried)]:
+            again._hold(place, event)
         return again.holds == self.holds
 
-    def _hold(self, event: LegalHold) -> None:
+    def _hold(self, place: int, event: LegalHold) -> None:
         if event.action == "hold":
             self.holds.setdefault(event.unit_ref, {})[event.id] = event
+            self._places[event.id] = place
         elif event.unit_ref in self.holds:
             held = self.holds[event.unit_ref]
-            held.pop(min(held))  # ids carry their time
+            held.pop(min(held, key=self._places.__getitem__))
             if not held:
                 del self.holds[event.unit_ref]
 

@@ -137,6 +137,22 @@ def test_by_the_group_it_is_what_it_is_event_by_event(entries, sizes, first):
     assert {unit for unit in UNITS if standing.mentions.perhaps(unit)} == seen
 
 
+@pytest.mark.parametrize("ids", [(1, 2, 3), (2, 1, 3), (3, 2, 1)], ids=str)
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_release_ends_the_hold_that_was_recorded_first_whatever_the_clock_said(ids, pruned):
+    one, two, release = ids
+    first, second = hold(one, UNITS[0], "one", "hold"), hold(two, UNITS[0], "two", "hold")
+    log = {0: first, 300: second}
+    if pruned:
+        log = {300: second, 301: carried(9, first)}
+    told = Standing()
+    for leaf, event in (log | {400: hold(release, UNITS[0], "is over", "release")}).items():
+        told.take(leaf, event)
+    assert [*told.holds[UNITS[0]].values()] == [second]
+    assert told.same_from(200) == pruned  # else the release would seem to end the second
+    assert told.same_from(400)
+
+
 def same(one, other):
     assert one.erasures == other.erasures
     assert one.erased_at == other.erased_at
