@@ -105,9 +105,12 @@ class Checkpoints:
         try:
             await self.now()
         except Exception as error:  # noqa: BLE001 - signing must go on; readiness shows why
-            _LOGGER.warning("could not sign a checkpoint: %s", error)
-            self.failure = str(error)
+            before, self.failure = self.failure, str(error)
+            if before != self.failure:  # once a second the same would fill another disk
+                _LOGGER.warning("could not sign a checkpoint: %s", error)
         else:
+            if self.failure is not None:
+                _LOGGER.warning("checkpoints are signed again")
             self.failure = None
 
     def _sign(self) -> Checkpoint:

@@ -50,12 +50,16 @@ class LogWatch:
             await asyncio.wait([self._task])
 
     async def _watch(self) -> None:
+        said = ""
         while True:
             await asyncio.sleep(_EVERY_S)
             try:
                 await self.look()
+                said = ""
             except AuditError as error:
-                log.warning("could not record an alert: %s", error)
+                if str(error) != said:  # it is tried every second, and said once
+                    said = str(error)
+                    log.warning("could not record an alert: %s", said)
 
     async def look(self) -> None:
         """Record what began or ended since the last time.

@@ -229,6 +229,30 @@ async def test_checkpoints_are_signed_by_time(tmp_path, ring):
     await notary.close()
 
 
+async def test_a_checkpoint_that_cannot_be_signed_is_said_once_and_so_is_its_end(
+    tmp_path, ring, monkeypatch, caplog
+):
+    notary = await Notary.open(tmp_path / "log", ring, origin=ORIGIN, checkpoint_interval_s=0.01)
+    publish, tried = notary._log.publish, []
+
+    def full():
+        tried.append(1)
+        if len(tried) <= 5:
+            raise LogUnavailable("no space left on device")
+        return publish()
+
+    monkeypatch.setattr(notary._log, "publish", full)
+    await notary.append(decision(1))
+    async with asyncio.timeout(30):
+        while notary.signed.size < 1:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+    await notary.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "could not sign a checkpoint: no space left on device",
+        "checkpoints are signed again",
+    ]
+
+
 async def test_whatever_goes_wrong_in_preparing_the_log_is_signed_all_the_same(
     tmp_path, ring, monkeypatch
 ):
