@@ -9,6 +9,8 @@ imports no gRPC.
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from audit.errors import AuditError, EntryTooLarge, LogUnavailable
@@ -48,6 +50,7 @@ _GRPC = {
 }
 # A name that the caller sent may be in the text, and gRPC puts the text into a trailer of 8 KiB.
 _MAX_TEXT = 480
+_SAY_AGAIN_S = 1.0
 _OURS = {
     500: "the server could not answer; the operator finds the reason in the server's log",
     503: "the model is not ready; try again shortly",
@@ -158,11 +161,31 @@ def _fault_of(error: BaseException) -> Fault:
     return Fault(500, _OURS[500], None)
 
 
-def report(error: BaseException) -> Fault:
-    """`fault_of`, and what the caller may not know goes to the process log."""
+class _Held(NamedTuple):
+    """Errors of one kind that were not said one by one: until when, and how many."""
+
+    until: float
+    held: int
+
+
+_held: dict[type[BaseException], _Held] = {}
+
+
+def report(error: BaseException, *, clock: Callable[[], float] = time.monotonic) -> Fault:
+    """`fault_of`, and what the caller may not know goes to the process log.
+
+    Of each kind of error once a second: while a disk is full, every request meets it.
+    """
     fault = fault_of(error)
     if fault.status in (500, 503) and isinstance(error, AuditError | RunnerError):
-        log.error("refused with %d: %s", fault.status, error)
+        kind, now = type(error), clock()
+        last = _held.get(kind, _Held(now, 0))
+        if now < last.until:
+            _held[kind] = last._replace(held=last.held + 1)
+        else:
+            more = f" ({last.held} more like it before)" if last.held else ""
+            log.error("refused with %d: %s%s", fault.status, error, more)
+            _held[kind] = _Held(now + _SAY_AGAIN_S, 0)
     elif fault.status == 500:
         log.error("unexpected error", exc_info=error)
     return fault

@@ -14,6 +14,7 @@ from runners.errors import (
     ModelNotReady,
     Overloaded,
 )
+from services import faults
 from services.faults import (
     BadRequest,
     Conflict,
@@ -28,6 +29,25 @@ from services.faults import (
 )
 
 SECRET = "canary"
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch):
+    monkeypatch.setattr(faults, "_held", {})
+
+
+def test_of_a_kind_of_fault_one_a_second_is_in_the_process_log_and_the_others_counted(caplog):
+    now = 100.0
+    for _ in range(1000):
+        assert report(LogUnavailable("no space"), clock=lambda: now).status == 503
+    report(ModelNotReady("another kind"), clock=lambda: now)
+    now += 1.5
+    report(LogUnavailable("no space"), clock=lambda: now)
+    assert [record.getMessage() for record in caplog.records] == [
+        "refused with 503: no space",
+        "refused with 503: another kind",
+        "refused with 503: no space (999 more like it before)",
+    ]
 
 
 @pytest.mark.parametrize(
