@@ -81,7 +81,7 @@ class KnownIds:
         known = self._recent.find(event_id, asked.leaf)
         if known is None:
             self._refuse()
-            leaves = self._older.find(event_id)
+            leaves = self._older.find(event_id) if event_id <= self._older.newest else []
             if leaves:
                 self._compare_older(asked, leaves)
             return bool(leaves)

@@ -6,10 +6,9 @@ was forgotten, so this holds for ids of any kind and for clocks that differ.
 Rule 2: events are forgotten by the thousand; a thread writes a run of their ids, and until it has
 they are found in memory.
 Rule 3: after a start, what no run covers is read from the log. If that is much (a log from before
-these files, or whose files were lost), it is read beside the appends; until it is done, an id that
-is not newer than all is refused with LogUnavailable: better late than twice. What was made since
-the reading began is newer; what is from a time to come is not, as a clock that was ahead may have
-made it before.
+these files, or whose files were lost), it is read beside the appends. Until it is done the greatest
+id is not known either: new is what says that it was made since the reading began, and any other id
+is refused with LogUnavailable: better late than twice.
 Rule 4: leaves are pruned only after their ids are in the runs: the log cannot say them any more.
 Where these were lost since, each start says so.
 Rule 5: a run that is made of what was forgotten lacks the ids that were never remembered
@@ -37,6 +36,7 @@ __all__ = ["OlderIds"]
 _LOGGER = logging.getLogger("weighbridge.audit")
 _AT_ONCE = 262_144
 _CLOCKS_DIFFER_US = 30_000_000
+_ABOVE_ALL = "\U0010ffff"
 
 
 class OlderIds:
@@ -49,9 +49,6 @@ class OlderIds:
         under_way: how many appends there may be at once: by so much the order in which ids are
             forgotten may differ from that of the leaves.
         clock: Unix microseconds.
-
-    Attributes:
-        newest: no id greater than this was forgotten, as far as the log was read.
     """
 
     def __init__(
@@ -73,10 +70,11 @@ class OlderIds:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit-ids")
         self._clock = clock
         self._reading, self._unread, self._began_us = False, 0, 0
+        self._surveyed = True  # `_newest` counts all leaves
         self._passed_over: int | None = None
         self._reached = 0  # leaves below this may be in runs that do not say so
         self._closed = False
-        self.newest = ""
+        self._newest = ""
 
     def open(self, size: int, remember: Callable[[str, bytes, int], None]) -> None:
         """Learn the ids of a log of `size` leaves; called once, from any thread.
@@ -97,16 +95,20 @@ class OlderIds:
             raise LogUnavailable(f"could not read the ids of older records: {exc}") from exc
         self._say_lost()
         recent = max(first_kept(self._directory), size - self._remembered)
-        self.newest = self._runs.greatest()
+        self._newest = self._runs.greatest()
         if recent - self._runs.covered > _AT_ONCE:
+            self._surveyed = False
             self._read_beside(recent, self._read)
         else:
             self._take(min(self._runs.covered, recent), recent)
         for index, data in self._reader().raw(recent):
             name = event_id_in(data)
             remember(name, leaf_hash(data), index)
-            if self._reading:
-                self.newest = max(self.newest, name)
+
+    @property
+    def newest(self) -> str:
+        """No id greater than this was forgotten."""
+        return self._newest if self._surveyed else _ABOVE_ALL
 
     def _ours(self) -> bool:
         """Whether the newest run is of this log: the leaf that it names has the id."""
@@ -124,7 +126,7 @@ class OlderIds:
         What has no place in the log yet is left out: it is remembered again when it has.
         """
         self._waiting.append(generation)
-        self.newest = max(self.newest, greatest)
+        self._newest = max(self._newest, greatest)
         if not self._closed:
             self._thread.submit(self._write)
 
@@ -139,8 +141,6 @@ class OlderIds:
         Raises:
             LogUnavailable: the log is still being read.
         """
-        if event_id > self.newest and not self._reading:
-            return []
         for generation in tuple(self._waiting):
             known = generation.get(event_id)
             if known is not None and known[1] is not None and known[1].index != PROMISED:
@@ -149,7 +149,7 @@ class OlderIds:
             if event_id in chunk:
                 return [chunk[event_id]]
         if self._reading:
-            if self._made_now(event_id):
+            if self._made_since(event_id):
                 return []
             raise LogUnavailable(
                 f"could not store {event_id}: the ids of older records are being read; try again"
@@ -200,12 +200,12 @@ class OlderIds:
         self._reading, self._unread = True, unread
         self._thread.submit(read)
 
-    def _made_now(self, event_id: str) -> bool:
-        """Whether an id is newer than all, although not all were read."""
+    def _made_since(self, event_id: str) -> bool:
+        """Whether an id says that it was made since the reading began, so that no leaf has it."""
         made_us = id_time_us(event_id)  # to the millisecond
-        if made_us is None or made_us > self._clock() + _CLOCKS_DIFFER_US:
+        if made_us is None:
             return False
-        return event_id > self.newest or made_us >= self._began_us // 1000 * 1000
+        return self._began_us // 1000 * 1000 <= made_us <= self._clock() + _CLOCKS_DIFFER_US
 
     def _say_lost(self) -> None:
         first = first_kept(self._directory)
@@ -299,14 +299,14 @@ class OlderIds:
         except (AuditError, OSError, ValueError) as error:
             _LOGGER.error("could not read the ids of older records: %s", error)
             return  # and refuse what is not newer than all, until it was read
-        self.newest = max(self.newest, self._runs.greatest())
-        self._reading = False
+        self._newest = max(self._newest, self._runs.greatest())
+        self._reading, self._surveyed = False, True
 
     def _take(self, start: int, end: int) -> None:
         """Put the ids of the leaves [start, end) into runs."""
         for chunk, covered in self._chunks(start, end):
             self._keep(chunk, covered)
-        self.newest = max(self.newest, self._runs.greatest())
+        self._newest = max(self._newest, self._runs.greatest())
 
     def _chunks(self, start: int, end: int) -> Iterator[tuple[dict[str, int], int]]:
         """The ids of the leaves [start, end) by the thousand, and the leaf that each reaches."""
@@ -323,7 +323,7 @@ class OlderIds:
             yield chunk, end
 
     def _keep(self, chunk: dict[str, int], covered: int) -> None:
-        self.newest = max(self.newest, *chunk)
+        self._newest = max(self._newest, *chunk)
         if self._unwritten or not self._wrote(chunk, covered):
             self._unwritten.append(chunk)
 

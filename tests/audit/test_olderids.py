@@ -301,7 +301,7 @@ async def test_while_a_large_log_is_read_an_old_id_is_refused_and_a_new_one_stor
     notary = await opened(tmp_path, ring)
     with pytest.raises(LogUnavailable, match="being read"):
         await notary.append(decision(3))
-    assert (await notary.append(decision(501))).index == 500
+    assert (await notary.append(decision(501, id=new_id()))).index == 500
     assert (await notary.append(decision(499))).index == 498
     go_on.set()
     async with asyncio.timeout(30):
@@ -314,25 +314,22 @@ async def test_while_a_large_log_is_read_an_old_id_is_refused_and_a_new_one_stor
     await notary.close()
 
 
-LATER_US = now_us() + 365 * 86_400 * 1_000_000
+YEAR_US = 365 * 86_400 * 1_000_000
 
 
-def later(seq):
-    """An id from a clock that is a year ahead."""
-    return new_id(clock=lambda: LATER_US + seq)
-
-
-@pytest.mark.parametrize("ahead", ["long ago", "of late"])
-async def test_while_a_large_log_is_read_a_clock_that_was_ahead_hides_no_id(
-    tmp_path, ring, monkeypatch, ahead
+@pytest.mark.parametrize("ahead_us", [0, YEAR_US])
+@pytest.mark.parametrize("place", ["far back", "last"])
+async def test_while_a_large_log_is_read_no_clock_makes_an_id_twice_or_a_new_one_old(
+    tmp_path, ring, monkeypatch, ahead_us, place
 ):
+    """The other records are of a clock that was set back."""
     notary = await opened(tmp_path, ring)
-    odd = decision(501, id=later(1))
+    odd = decision(501, id=new_id(clock=lambda: now_us() + ahead_us))
     await fill(notary, 250)
-    if ahead == "long ago":
+    if place == "far back":
         await notary.append(odd)
     await fill(notary, 250, first=251)
-    if ahead == "of late":
+    if place == "last":
         await notary.append(odd)
     await notary.close()
     for path in (tmp_path / "log" / "ids").glob("*.run"):
@@ -351,7 +348,7 @@ async def test_while_a_large_log_is_read_a_clock_that_was_ahead_hides_no_id(
         with suppress(LogUnavailable):  # better late than twice
             await notary.append(odd)
         with pytest.raises(LogUnavailable, match="being read"):
-            await notary.append(decision(503, id=later(2)))
+            await notary.append(decision(503, id=new_id(clock=lambda: now_us() + YEAR_US)))
         assert notary.size == 502
     finally:
         go_on.set()
@@ -378,12 +375,16 @@ async def test_what_could_not_be_read_is_read_later_and_never_taken_for_known(
     monkeypatch.setattr(olderids, "_AT_ONCE", 100)
     monkeypatch.setattr(OlderIds, "_take", fails_at_first)
     notary = await opened(tmp_path, ring)
-    await fill(notary, 400, first=501)
+    since = {seq: decision(seq, id=new_id()) for seq in range(501, 901)}
+    for event in since.values():
+        await notary.append(event)
     await notary.close()
     assert len(tried) >= 3
     notary = await opened(tmp_path, ring)
-    for seq in (1, 3, 300, 500, 501, 900):
+    for seq in (1, 3, 300, 500):
         assert await answered(notary, seq) == seq - 1
+    for seq in (501, 900):
+        assert (await notary.append(since[seq])).index == seq - 1
     await notary.close()
 
 
