@@ -121,12 +121,15 @@ class Follower:
                 task.cancel()
 
     async def _run(self) -> None:
+        said = ""
         while not self._stop.is_set():
             try:
                 busy = await self._turn()
             except (AuditError, OSError) as exc:
                 # The notary is away or the log is being mended: nothing is lost, the log waits.
-                log.warning("the explainer waits: %s", exc)
+                if str(exc) != said:  # it is tried every two seconds, and said once
+                    said = str(exc)
+                    log.warning("the explainer waits: %s", said)
                 busy = False
                 await self._pause(_RETRY_S)
             except Exception as unforeseen:  # noqa: BLE001  said, and tried again: it must not end
@@ -152,7 +155,11 @@ class Follower:
         waiting = next(iter(self._following.pending.items()), None)
         if waiting is None:
             return read
-        event = await asyncio.to_thread(self._following.decision, *waiting)
+        try:
+            event = await asyncio.to_thread(self._following.decision, *waiting)
+        except AuditError:
+            self._following.put_off(waiting[0])  # its group may be damaged for good
+            raise
         async with self._working:
             if event is None:
                 self._following.settle(waiting[0])

@@ -53,7 +53,7 @@ class Following:
     """One log, read in the order of its leaves; `open` it first.
 
     Attributes:
-        pending: the leaves of decisions that are to be explained, by id, oldest first.
+        pending: the leaves of decisions that are to be explained, by id, in their turn.
         unsent: alerts, and windows, that the log does not hold yet; for the caller to write.
     """
 
@@ -160,6 +160,11 @@ class Following:
             return self._again.payload(keyring, decision, name, leaf=leaf)
         return None
 
+    def put_off(self, decision: str) -> None:
+        """A decision cannot be read now: the others have their turn first."""
+        if decision in self.pending:
+            self.pending.move_to_end(decision)
+
     def settle(self, decision: str) -> None:
         """A decision is explained, or will not be; also one that was not read yet."""
         self.pending.pop(decision, None)
@@ -180,7 +185,7 @@ class Following:
             LogDamaged: the log cannot be read.
         """
         opened = self._counting.first_open()
-        oldest = next(iter(self.pending.values()), self._next)
+        oldest = min(self.pending.values(), default=self._next)  # one that was put off may be it
         leaves = min(self._next, oldest, self._next if opened is None else opened)
         if self.unsent or leaves < self._kept + (1 if closing else _KEEP_AFTER):
             return

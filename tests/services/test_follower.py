@@ -99,6 +99,35 @@ async def test_each_that_cannot_be_explained_is_skipped_with_its_reason(place, t
     assert len(await skipped(notary, 5)) == 5
 
 
+def overwrite(path, at, data):
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+async def test_a_decision_in_a_damaged_group_keeps_no_other_waiting(
+    place, tmp_path, caplog
+) -> None:
+    notary, made = place
+    for seq in (1, 2, 3):
+        await notary.append(decision(seq, sampling=SELECTED))
+    while made._following.read():
+        pass
+    assert list(made._following.pending) == [decision(seq).id for seq in (1, 2, 3)]
+    segment = tmp_path / "log" / "wal" / "00000000000000000000.wal"
+    at = segment.read_bytes().index(decision(1).id.encode())
+    overwrite(segment, at, b"x")
+    await made.start()
+    async with asyncio.timeout(30):
+        while len(made._following.pending) > 1:  # noqa: ASYNC110  its own task works
+            await asyncio.sleep(0.01)
+    assert list(made._following.pending) == [decision(1).id]
+    overwrite(segment, at, decision(1).id[:1].encode())
+    assert [one for one, _ in await skipped(notary, 3)] == [decision(seq).id for seq in (2, 3, 1)]
+    said = [record.getMessage() for record in caplog.records]
+    assert len([text for text in said if text.startswith("the explainer waits")]) == 1
+
+
 async def test_a_fault_that_nobody_foresaw_is_said_and_the_work_goes_on(
     place, monkeypatch, caplog
 ) -> None:
