@@ -282,13 +282,9 @@ async def test_clocks_that_differ_make_no_second_record(tmp_path, ring):
     await notary.close()
 
 
-async def test_while_a_large_log_is_read_an_old_id_is_refused_and_a_new_one_stored(
-    tmp_path, ring, monkeypatch
-):
-    notary = await opened(tmp_path, ring)
-    await fill(notary, 500)
-    await notary.close()
-    for path in (tmp_path / "log" / "ids").glob("*.run"):
+def read_slowly(log, monkeypatch):
+    """Have the next start read all ids again, which goes on when this event is set."""
+    for path in (log / "ids").glob("*.run"):
         path.unlink()
     go_on, real = threading.Event(), OlderIds._take
 
@@ -298,6 +294,16 @@ async def test_while_a_large_log_is_read_an_old_id_is_refused_and_a_new_one_stor
 
     monkeypatch.setattr(olderids, "_AT_ONCE", 100)
     monkeypatch.setattr(OlderIds, "_take", slow)
+    return go_on
+
+
+async def test_while_a_large_log_is_read_an_old_id_is_refused_and_a_new_one_stored(
+    tmp_path, ring, monkeypatch
+):
+    notary = await opened(tmp_path, ring)
+    await fill(notary, 500)
+    await notary.close()
+    go_on = read_slowly(tmp_path / "log", monkeypatch)
     notary = await opened(tmp_path, ring)
     with pytest.raises(LogUnavailable, match="being read"):
         await notary.append(decision(3))
@@ -332,16 +338,7 @@ async def test_while_a_large_log_is_read_no_clock_makes_an_id_twice_or_a_new_one
     if place == "last":
         await notary.append(odd)
     await notary.close()
-    for path in (tmp_path / "log" / "ids").glob("*.run"):
-        path.unlink()
-    go_on, real = threading.Event(), OlderIds._take
-
-    def slow(self, start, end):
-        go_on.wait(30)
-        real(self, start, end)
-
-    monkeypatch.setattr(olderids, "_AT_ONCE", 100)
-    monkeypatch.setattr(OlderIds, "_take", slow)
+    go_on = read_slowly(tmp_path / "log", monkeypatch)
     notary = await opened(tmp_path, ring)
     try:
         assert (await notary.append(decision(502, id=new_id()))).index == 501
