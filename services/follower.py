@@ -19,7 +19,14 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from audit.errors import AuditError, EventConflict, LogDamaged, PayloadDamaged, RequestError
+from audit.errors import (
+    AuditError,
+    DecodeError,
+    EventConflict,
+    LogDamaged,
+    PayloadDamaged,
+    RequestError,
+)
 from audit.explain import ExplainError, Explanation, explain, seed_for
 from audit.keys import Keyring
 from audit.reader import LogReader
@@ -125,9 +132,10 @@ class Follower:
         while not self._stop.is_set():
             try:
                 busy = await self._turn()
+                said = ""
             except (AuditError, OSError) as exc:
                 # The notary is away or the log is being mended: nothing is lost, the log waits.
-                if str(exc) != said:  # it is tried every two seconds, and said once
+                if str(exc) != said:  # it is tried again and again, and said once
                     said = str(exc)
                     log.warning("the explainer waits: %s", said)
                 busy = False
@@ -157,9 +165,10 @@ class Follower:
             return read
         try:
             event = await asyncio.to_thread(self._following.decision, *waiting)
-        except AuditError:
-            self._following.put_off(waiting[0])  # its group may be damaged for good
-            raise
+        except (DecodeError, LogDamaged) as exc:  # perhaps for good: the others go on
+            if self._following.put_off(waiting[0]):
+                log.warning("could not read a decision that is to be explained: %s", exc)
+            return read
         async with self._working:
             if event is None:
                 self._following.settle(waiting[0])

@@ -70,6 +70,7 @@ class Following:
         self._explained: set[str] = set()  # as the log says, of leaves that are not read yet
         self._settled: OrderedDict[str, None] = OrderedDict()  # here, perhaps before they are read
         self.pending: OrderedDict[str, int] = OrderedDict()
+        self._put_off: set[str] = set()
         self.unsent: list[Event] = []
 
     def open(self) -> None:
@@ -120,6 +121,7 @@ class Following:
         sane = True
         if isinstance(event, ExplanationRecord | ExplanationSkipped):
             self.pending.pop(event.decision, None)
+            self._put_off.discard(event.decision)
         elif isinstance(event, Decision):
             try:
                 self._counting.take(leaf, event, time.monotonic())
@@ -160,14 +162,19 @@ class Following:
             return self._again.payload(keyring, decision, name, leaf=leaf)
         return None
 
-    def put_off(self, decision: str) -> None:
-        """A decision cannot be read now: the others have their turn first."""
-        if decision in self.pending:
-            self.pending.move_to_end(decision)
+    def put_off(self, decision: str) -> bool:
+        """A decision cannot be read now: the others have their turn first; whether that is new."""
+        if decision not in self.pending:
+            return False
+        self.pending.move_to_end(decision)
+        new = decision not in self._put_off
+        self._put_off.add(decision)
+        return new
 
     def settle(self, decision: str) -> None:
         """A decision is explained, or will not be; also one that was not read yet."""
         self.pending.pop(decision, None)
+        self._put_off.discard(decision)
         self._settled[decision] = None
         if len(self._settled) > _SETTLED:
             self._settled.popitem(last=False)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from audit.errors import LogUnavailable
 from audit.notary import Notary
 from audit.reader import LogReader
 from audit.record import ExplanationSkipped
@@ -125,7 +126,27 @@ async def test_a_decision_in_a_damaged_group_keeps_no_other_waiting(
     overwrite(segment, at, decision(1).id[:1].encode())
     assert [one for one, _ in await skipped(notary, 3)] == [decision(seq).id for seq in (2, 3, 1)]
     said = [record.getMessage() for record in caplog.records]
-    assert len([text for text in said if text.startswith("the explainer waits")]) == 1
+    assert len([text for text in said if text.startswith("could not read a decision")]) == 1
+
+
+async def test_each_time_that_the_explainer_waits_is_said_once(place, monkeypatch, caplog) -> None:
+    notary, made = place
+    read, faults = made._following.read, [1, 1, 1, 0, 1, 1]
+
+    def fails():
+        if faults and faults.pop(0):
+            raise LogUnavailable("the notary is away")
+        return read()
+
+    monkeypatch.setattr(made._following, "read", fails)
+    await made.start()
+    async with asyncio.timeout(30):
+        while faults:  # noqa: ASYNC110  its own task works
+            await asyncio.sleep(0.01)
+    await notary.append(decision(1, sampling=SELECTED))
+    await skipped(notary, 1)
+    said = [record.getMessage() for record in caplog.records]
+    assert said.count("the explainer waits: the notary is away") == 2
 
 
 async def test_a_fault_that_nobody_foresaw_is_said_and_the_work_goes_on(
