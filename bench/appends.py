@@ -8,6 +8,7 @@ length and a CRC-32 before each, one write and one fdatasync a group, and nothin
 Rule 3: latency is measured with an open load: another process says when requests come, at random
 moments of a steady rate that does not wait for answers. What an append adds is what it takes from
 that moment, less what the same load takes when nothing is recorded, each at its 99th percentile.
+What the latter took is said beside it: where that is much, the host's own stops were measured.
 Read next: records.py (what is appended), figures.py.
 """
 
@@ -53,7 +54,7 @@ def measure(found: Figures, directory: Path, *, seconds: float) -> None:
     found.note("strict_of_bare", round(rate / bare, 3), f"{rate:,.0f} of {bare:,.0f} records/s")
     half, span = rate / 2, min(seconds, 20.0)
     nothing = uvloop.run(_open_load(None, half, span, None))
-    added, said = [], []
+    added, said = [], [f"nothing recorded p99 {1e3 * _quantile(nothing, 0.99):.3f}"]
     modes: tuple[Durability, ...] = ("strict", "bounded")
     for mode in modes:
         took = uvloop.run(_open_load(directory / mode, half, span, mode))
