@@ -17,10 +17,11 @@ from typing import Annotated
 
 import typer
 
-from audit.errors import AuditError, KeyFileError, NotFound
+from audit.errors import AuditError, KeyFileError, NoteError, NotFound
 from audit.events import Access
 from audit.filekinds import check_opened
 from audit.log import Log, Record
+from audit.note import VerifierKey
 from audit.reader import LogReader
 from audit.record import encode, new_id, now_us
 from audit.socket_link import NotaryClient
@@ -86,7 +87,8 @@ def trusted_key(given: str | None) -> str:
     """The public key to verify with: what a command was given, else this home's own.
 
     Raises:
-        BadRequest: it is empty: an unset shell variable must not mean the operator's own key.
+        BadRequest: it is no key; empty is none, as an unset shell variable must not mean this
+            home's own.
         KeyFileError: none was given, and this home has none.
     """
     if given is None:
@@ -97,6 +99,10 @@ def trusted_key(given: str | None) -> str:
             raise KeyFileError(f"{exc}; or, to verify without it, give --key") from exc
     if not given.strip():
         raise BadRequest("could not verify: --key is empty; give the key, or leave --key out")
+    try:
+        VerifierKey.parse(given)
+    except NoteError as exc:
+        raise BadRequest(f"{exc}; give --key as `audit key` prints it") from exc
     return given
 
 

@@ -1,7 +1,8 @@
 """`weighbridge`: everything an operator, a data scientist or a reviewer does from a shell.
 
-Rule: a command prints what it found in plain words and exits 0; a refusal prints one sentence that
-says what to do and exits 1. A command is imported when it is called (cli_lazy.py).
+Rule: a command prints what it found in plain words and exits 0, or 1 where something that was to
+hold does not. A refusal prints one sentence that says what to do, and exits 2, as wrong options do;
+1, where what was kept as evidence is why. A command is imported when it is called (cli_lazy.py).
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def prepare() -> None:
 
 
 def main(*args: Any, **options: Any) -> None:
-    """Run a command; refusals are one sentence and exit status 1 (cli_edge.py)."""
+    """Run a command; refusals are one sentence and exit status 2 (cli_edge.py)."""
     prepare_output()
     try:
         try:
@@ -88,7 +89,13 @@ def main(*args: Any, **options: Any) -> None:
         if isinstance(exc, OSError):
             drop_output()
         errors.print(f"weighbridge: {said_of(exc)}", style="red", soft_wrap=True, markup=False)
-        raise SystemExit(1) from exc
+        raise SystemExit(1 if _is_evidence(exc) else 2) from exc
+
+
+def _is_evidence(error: Exception) -> bool:
+    from audit.errors import EvidenceError  # noqa: PLC0415
+
+    return isinstance(error, EvidenceError)
 
 
 def _refusals() -> tuple[type[Exception], ...]:

@@ -125,7 +125,7 @@ def check(
     """Check that a record is in the log, from a proof and the public key alone."""
     data = record.read_bytes()
     try:
-        found = verify_proof(read_text(proof), data, public_key)
+        found = verify_proof(read_text(proof), data, trusted_key(public_key))
     except ProofError as exc:
         if is_canonical(data):
             raise

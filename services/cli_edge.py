@@ -2,7 +2,7 @@
 
 Rules:
 1. What a caller, a file or the system can bring about is one line on standard error that says what
-   to do, and exit status 1; never a traceback.
+   to do, and exit status 2; never a traceback.
 2. Of the system's errors the file, the system's words and a remedy are said; of bytes that are no
    text, nothing but that.
 3. Whoever closes the pipe has seen enough: it ends without a word. A full disk is said.

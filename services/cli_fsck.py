@@ -2,8 +2,8 @@
 
 Rule: reads only, also beside a running gateway; `--repair` makes derived files anew or leaves them
 to the next start, and does nothing else. Exit status 0: clean; 1: something that the next start
-mends, or that is said what to do about; 2: damage. What it shows are files, no records, so no
-access is recorded.
+mends, or that is said what to do about; 2: damage, or it could not look. What it shows are files,
+no records, so no access is recorded.
 """
 
 from __future__ import annotations

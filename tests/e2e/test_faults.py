@@ -175,7 +175,7 @@ def test_a_missing_data_package_says_what_to_do_and_leaves_nothing_behind(tmp_pa
         text=True,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "xai" in done.stderr
     assert not list((tmp_path / "bentoml").rglob("model.onnx"))
@@ -194,7 +194,7 @@ def test_a_wrong_setting_is_named(name, value) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert f"WEIGHBRIDGE_{name}" in done.stderr
 

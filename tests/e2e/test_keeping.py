@@ -47,7 +47,7 @@ def test_fsck_explains_and_repairs_derived_files_only(stopped: servers.Server) -
     assert "torn tail" in said["seen"][0]["what"]
     assert tile.read_bytes() == whole
     assert last.read_bytes() == segment + b"\xf5WB\xfe torn"  # the truth is not its business
-    assert stopped.cli("audit", "fsck", "--log", str(log / "no")).returncode == 1
+    assert stopped.cli("audit", "fsck", "--log", str(log / "no")).returncode == 2
 
 
 def test_prune_says_what_would_go_and_does_it(stopped: servers.Server) -> None:
@@ -56,7 +56,7 @@ def test_prune_says_what_would_go_and_does_it(stopped: servers.Server) -> None:
     (stopped.home / "early").write_text(early)
     parquet = stopped.cli("audit", "parquet")
     assert parquet.returncode == 0, parquet.stderr
-    assert stopped.cli("audit", "prune").returncode == 1  # nobody said why
+    assert stopped.cli("audit", "prune").returncode == 2  # nobody said why
     plan = stopped.cli("audit", "prune", "--dry-run")
     assert plan.returncode == 0, plan.stderr
     assert "would prune the leaves 0 to 1023" in plan.stdout, plan.stdout
@@ -65,7 +65,7 @@ def test_prune_says_what_would_go_and_does_it(stopped: servers.Server) -> None:
     done = stopped.cli("audit", "prune", "--reason", "its time", "--actor", "me")
     assert (done.returncode, "begins at leaf 1024" in done.stdout) == (0, True), done.stderr
     again = stopped.cli("audit", "prune", "--reason", "its time")
-    assert (again.returncode, "nothing may be pruned now" in again.stderr) == (1, True)
+    assert (again.returncode, "nothing may be pruned now" in again.stderr) == (2, True)
     verified = stopped.cli("audit", "verify", "--json", "--earlier", str(stopped.home / "early"))
     said = orjson.loads(verified.stdout)
     assert (verified.returncode, said["ok"], said["counts"]["pruned leaves"]) == (0, True, 1024)
@@ -76,7 +76,7 @@ def test_prune_says_what_would_go_and_does_it(stopped: servers.Server) -> None:
     assert counted["ok"], counted["problems"]
     assert counted["from_leaf"] == 1103
     assert counted["records"]["pruned"] == 1
-    assert stopped.cli("audit", "verify", "--since", str(stopped.home / "early")).returncode == 1
+    assert stopped.cli("audit", "verify", "--since", str(stopped.home / "early")).returncode == 2
     dropped = stopped.cli("audit", "parquet", "--drop-pruned")
     assert (dropped.returncode, "pruned leaves from" in dropped.stdout) == (0, True), dropped.stderr
     assert stopped.cli("audit", "parquet", "--check").returncode == 0

@@ -109,7 +109,7 @@ def test_a_served_log_is_witnessed_exported_and_checked_elsewhere(
         until(lambda: readiness(gateway)["cosigned"] == 0)
         since = ("--since-checkpoint", str(kept))
         again = gateway.cli(*words, later, "-o", str(pack), *since)
-        assert (again.returncode, "--force" in again.stderr) == (1, True)
+        assert (again.returncode, "--force" in again.stderr) == (2, True)
         assert gateway.cli(*words, later, "-o", str(pack), "--force", *since).returncode == 0
         said = run(verifier, pack, "--key", key, "--earlier", kept, "--witness", witness.key)
         assert said.returncode == 0, said.stdout
@@ -157,10 +157,10 @@ def assert_a_copy_exports_with_the_public_key_alone(
     decisions = sum(isinstance(entry.event, Decision) for entry in LogReader(copy).entries())
     assert f"numbers 1 to {decisions}, {decisions} answers" in said.stdout
     refused = elsewhere.cli(*words, "--force", "--from", "2001-01-01", "--to", "2001-01-02")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "none of the" in refused.stderr
     assert [path.name for path in folder.glob("pack.zip*")] == ["pack.zip"]
     device = elsewhere.cli(*words[:-1], "/dev/full")
-    assert (device.returncode, "it is no file" in device.stderr) == (1, True)
+    assert (device.returncode, "it is no file" in device.stderr) == (2, True)
     assert Path("/dev/full").is_char_device()
     assert not (folder / "empty" / "keys").exists()

@@ -104,7 +104,7 @@ def test_addresses_that_cannot_be_are_refused_in_a_sentence(gateway) -> None:
         gateway.http: "give --remote-name",
     }.items():
         done = gateway.cli("register", address, "--name", "no", "--version", "1")
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert says in done.stderr
         assert "pass@" not in done.stderr
         assert "Traceback" not in done.stderr

@@ -104,7 +104,7 @@ async def test_what_cannot_be_recorded_is_not_read(home, monkeypatch):
     wanted = decision(1).id
     shutil.move(home.keys_dir, home.home / "away")
     refused = audit(home, "show", wanted)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert refused.stdout == ""
     assert "could not record this reading" in refused.stderr
     assert "--log COPY" in refused.stderr
@@ -181,7 +181,7 @@ def test_find_prints_a_table_or_lines_and_names_no_unit_in_the_record(home):
         ("--type", "decisions"),
     ):
         refused = audit(home, "find", *wrong)
-        assert refused.returncode == 1
+        assert refused.returncode == 2
         assert "could not" in refused.stderr
     read = audit(home, "find", "--type", "access", "--limit", "1")
     assert "eve" not in read.stdout
@@ -193,7 +193,7 @@ def test_an_empty_key_is_not_the_operators_own(home, command):
     out = ("--out", str(home.home / "pack.zip")) if command == "export" else ()
     for key in ("", " "):
         refused = audit(home, command, *out, "--key", key)
-        assert refused.returncode == 1
+        assert refused.returncode == 2
         assert "--key is empty" in refused.stderr
     assert audit(home, command, *out).returncode == 0
     assert "export" not in [event.action for event in accesses(home)[:-1]]
@@ -202,7 +202,7 @@ def test_an_empty_key_is_not_the_operators_own(home, command):
 def test_who_has_a_copy_and_no_keys_is_told_to_give_one(home):
     elsewhere = Settings(home=home.home / "elsewhere")
     refused = audit(elsewhere, "verify", "--log", str(home.log_dir))
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "give --key" in refused.stderr
 
 
@@ -218,6 +218,23 @@ def test_a_record_that_was_not_printed_raw_is_told_from_a_changed_one(home, tmp_
     raw.write_text(raw.read_text().replace('"seq":2', '"seq":3'))
     changed = audit(home, "check", str(proof), str(raw), "--key", key)
     assert (changed.returncode, "show --raw" in changed.stderr) == (1, False)
+    for words in ([str(proof), "gone", "--key", key], [str(proof), str(raw), "--key", key[:-2]]):
+        assert audit(home, "check", *words).returncode == 2  # nothing was checked
+
+
+def test_what_does_not_hold_is_told_from_what_could_not_be_checked(home):
+    key = audit(home, "key").stdout.strip()
+    assert audit(home, "verify", "--key", key).returncode == 0
+    refused = audit(home, "verify", "--key", f"{key}x")
+    assert (refused.returncode, "as `audit key` prints it" in refused.stderr) == (2, True)
+    assert audit(home, "verify", "--log", str(home.home / "gone")).returncode == 2
+    assert audit(home, "verify", "--no-such-option").returncode == 2
+    segment = next((home.log_dir / "wal").iterdir())
+    data = segment.read_bytes()
+    place = data.index(b'"type":"decision"') + 9
+    segment.write_bytes(data[:place] + b"D" + data[place + 1 :])
+    assert audit(home, "verify", "--key", key).returncode == 1
+    assert audit(home, "show", decision(2).id, "--log", str(home.log_dir)).returncode == 1
 
 
 async def test_what_became_of_a_decision_is_said_in_its_line(home):
@@ -235,7 +252,7 @@ async def test_what_became_of_a_decision_is_said_in_its_line(home):
 def test_a_folder_that_is_no_log_is_refused_and_left_as_it_is(home, command):
     before = sorted(home.home.iterdir())
     refused = audit(home, *command, "--log", str(home.home))  # one level too high
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert f"there is no log in {home.home}; name the folder" in " ".join(refused.stderr.split())
     assert sorted(home.home.iterdir()) == before
     assert audit(home, "find", "--log", str(home.log_dir)).returncode == 0
@@ -252,7 +269,7 @@ def test_reports_and_tables_are_not_written_among_the_log_and_its_keys(home):
                 [*start, *words],
                 env=environment, cwd=ROOT, capture_output=True, text=True, check=False,
             )  # fmt: skip
-            assert (done.returncode, "the server's own" in done.stderr) == (1, True)
+            assert (done.returncode, "the server's own" in done.stderr) == (2, True)
         assert sorted(folder.parent.rglob("*")) == before
     assert not accesses(home)
 
@@ -263,7 +280,7 @@ def test_no_reading_waits_for_a_pipe_in_place_of_a_file(home, command):
     pipe.unlink()
     os.mkfifo(pipe)
     refused = audit(home, *command)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     said = " ".join(refused.stderr.split())
     assert f"could not open {pipe}: it is a pipe in place of a file; put it right" in said
 
@@ -278,6 +295,6 @@ def test_no_reading_waits_for_a_pipe_in_place_of_a_file(home, command):
 )
 def test_what_replay_cannot_understand_is_refused_before_it_is_an_access(home, words, said):
     refused = audit(home, "replay", *words)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert said in " ".join(refused.stderr.split())
     assert not accesses(home)

@@ -35,7 +35,7 @@ def test_a_full_disk_is_said_and_a_closed_pipe_is_not(home, form):
     words = (*SELECT, *([] if form == "table" else [form]))
     with Path("/dev/full").open("wb") as full:
         status, said = command(home, words, output=full)
-    assert status == 1
+    assert status == 2
     assert said.startswith("weighbridge: could not use what it reads or writes: No space left")
     assert len(said.splitlines()) == 1
     reads, writes = os.pipe()
@@ -65,14 +65,14 @@ def test_a_terminal_without_the_characters_shows_their_numbers(home, tmp_path):
 def test_an_error_of_the_system_names_the_file_and_a_remedy(home, tmp_path):
     gone = tmp_path / "gone"
     done = audit(home, "verify", "--earlier", str(gone))
-    assert done.returncode == 1
+    assert done.returncode == 2
     said = " ".join(done.stderr.split())
     assert f"could not use {gone}: No such file or directory; check the path" in said
     done = audit(home, "export", "--out", str(gone / "pack.zip"))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"{gone} is no folder; make it first" in " ".join(done.stderr.split())
     done = audit(home, "export", "--out", "/dev/null")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
 
@@ -83,11 +83,11 @@ def test_no_file_is_replaced_unasked_and_none_of_the_log_or_its_keys_at_all(home
     before = [path.read_bytes() for path in own]
     for words in (["export"], ["prove", "0" * 36]):
         done = audit(home, *words, "--out", str(theirs))
-        assert (done.returncode, "--force" in done.stderr) == (1, True)
+        assert (done.returncode, "--force" in done.stderr) == (2, True)
         for path in (*own, home.keys_dir / "new"):
             done = audit(home, *words, "--out", str(path), "--force")
             assert (done.returncode, "the server's own" in " ".join(done.stderr.split())) == (
-                1,
+                2,
                 True,
             )
     assert theirs.read_text() == "kept"
@@ -145,7 +145,7 @@ def test_what_a_record_says_does_not_reach_the_terminal_as_orders(home):
     held = audit(home, "hold", "--subject", "alice", "--reason", orders)
     assert held.returncode == 0, held.stderr
     refused = audit(home, "erase", "--subject", "alice", "--reason", "x")
-    assert (refused.returncode, "[31mcase" in refused.stderr) == (1, True)
+    assert (refused.returncode, "[31mcase" in refused.stderr) == (2, True)
     said = audit(home, "override", decision(1).id, "--label", f"{orders}\nx", "--reason", "x")
     assert said.returncode == 0, said.stderr
     assert len(said.stdout.splitlines()) == 1

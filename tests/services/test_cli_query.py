@@ -37,7 +37,7 @@ def ok(settings, *words):
 
 def refused(settings, *words):
     done = audit(settings, *words)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
     return " ".join(done.stderr.split())
 

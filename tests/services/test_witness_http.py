@@ -96,7 +96,7 @@ def test_it_prints_its_key_and_makes_it_once(tmp_path):
 )
 def test_what_it_refuses_it_says_in_a_sentence(tmp_path, words, said):
     done = command("--state", tmp_path / "w", "--name", "example.org/w", *words)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -104,5 +104,5 @@ def test_what_it_refuses_it_says_in_a_sentence(tmp_path, words, said):
 def test_two_of_them_cannot_share_a_state(witness, tmp_path):
     with running(tmp_path / "w", SIGNER.verifier_key):
         done = command("--state", tmp_path / "w", "--log", SIGNER.verifier_key, "--port", "0")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "another witness runs on it" in done.stderr
