@@ -2,13 +2,14 @@
 
 Rule: BentoML restarts a worker that dies, which is right at three in the morning and wrong for a
 taken port; so the process that starts the workers first tries what they will need: the keys, the
-log (opening it is recovering it) and its seals, the devices and the gRPC port. Nothing is kept
-open. What must not start at all (an open door to the world, a TLS key for all to read) is found
-here, too.
+log (opening it is recovering it) and its seals, or the notary that keeps it elsewhere, the devices
+and the gRPC port. Nothing is kept open. What must not start at all (an open door to the world, a
+TLS key for all to read) is found here, too.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
@@ -29,6 +30,7 @@ from .masterkey import load_or_create_keyring
 from .models import check_device, open_registry
 from .notary_link import LINK_FILES, check_link
 from .placement import check_cards
+from .remote_ledger import RemoteLedger
 from .settings import Settings, SettingsError, settings
 
 __all__ = ["check", "settings_at_start"]
@@ -67,7 +69,11 @@ def check(settings: Settings) -> None:
         check_cards(settings, registry)
         _check_port(settings.host, settings.grpc_port)
         check_link(settings)
-        recovered = None if settings.notary else _check_log(settings)
+        recovered = None
+        if settings.notary:
+            _check_notary(settings)
+        else:
+            recovered = _check_log(settings)
     except (AuditError, RunnerError, OSError, ValueError) as exc:
         sys.stderr.write(f"weighbridge: not started: {exc}\n")
         raise SystemExit(1) from exc
@@ -93,6 +99,22 @@ def _check_log(settings: Settings) -> Cut | None:
     finally:
         log.close()
     return log.recovered.cut
+
+
+def _check_notary(settings: Settings) -> None:
+    """Be lent the keys once; whoever waits for a notary that is not there yet waits here."""
+    loop = asyncio.new_event_loop()  # of our own: what starts the workers has another
+    try:
+        ledger = loop.run_until_complete(_opened(settings))
+        loop.run_until_complete(ledger.close())
+    finally:
+        loop.close()
+
+
+async def _opened(settings: Settings) -> RemoteLedger:
+    ledger = RemoteLedger(settings)
+    await ledger.open()
+    return ledger
 
 
 def _http_host() -> str:

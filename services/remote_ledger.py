@@ -65,26 +65,36 @@ class RemoteLedger:
         """Connect and be lent the keys; waits a minute for a notary that starts beside us.
 
         Raises:
-            LogUnavailable: it is not there, or does not let us in.
+            LogUnavailable: it is not there, does not let us in, or lends nothing that we can use.
         """
-        until = asyncio.get_running_loop().time() + _START_S
-        while True:
-            try:
-                lent = await self._client.ask("lend", timeout_s=_LEND_S)
-            except LogUnavailable:
-                if asyncio.get_running_loop().time() > until:
-                    await self._client.close()
-                    raise
-                await asyncio.sleep(_PAUSE_S)
-            else:
-                break
-        self.keyring = Keyring(b"", b"", bytes.fromhex(lent["unit"]))
-        self.sampling_key = bytes.fromhex(lent["sampling"])
-        self.seals = LentSeals(self.keyring, self._ask_key)
-        self._take(lent)
+        try:
+            lent = await self._lent()
+            self.keyring = Keyring(b"", b"", bytes.fromhex(lent["unit"]))
+            self.sampling_key = bytes.fromhex(lent["sampling"])
+            self.seals = LentSeals(self.keyring, self._ask_key)
+            self._take(lent)
+        except LogUnavailable:
+            await self._client.close()
+            raise
+        except (AuditError, KeyError, TypeError, ValueError) as exc:
+            await self._client.close()
+            raise LogUnavailable(
+                f"the notary at {self._address} does not lend what this version needs; update the "
+                "notary, then its gateways"
+            ) from exc
         self._client.on_connected = self._connected
         self._client.on_away = self.seals.forget
         self._client.on_notice = self._noticed
+
+    async def _lent(self) -> dict[str, Any]:
+        until = asyncio.get_running_loop().time() + _START_S
+        while True:
+            try:
+                return await self._client.ask("lend", timeout_s=_LEND_S)
+            except LogUnavailable:
+                if asyncio.get_running_loop().time() > until:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
 
     async def close(self) -> None:
         """Hang up."""

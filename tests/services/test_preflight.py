@@ -1,13 +1,20 @@
 """What would make every worker fail is said in one sentence before any of them starts."""
 
+import asyncio
 import errno
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from audit.keys import Keyring
+from audit.link_server import Handlers, serve
+from audit.notary import Notary
 from services import preflight
 from services.settings import Settings
 
@@ -58,3 +65,59 @@ def test_a_setting_that_holds_what_it_may_not_is_a_sentence_and_no_traceback(tmp
     assert "Traceback" not in done.stderr + done.stdout
     assert [line.partition(" ")[0] for line in said] == [f"{name}:" for name in sorted(wrong)]
     assert "WEIGHBRIDGE_RETENTION: the ceiling is below the floor" in done.stderr
+
+
+@contextmanager
+def notary_that_offers(handlers: Handlers, home: Path) -> Iterator[None]:
+    """A notary on `home`/s, in a loop of its own, as a process elsewhere would be."""
+    ready, done = threading.Event(), threading.Event()
+
+    async def keep() -> None:
+        keyring = Keyring.load_or_create(home / "keys")
+        notary = await Notary.open(home / "log", keyring, origin="example.com/elsewhere")
+        server = await serve(notary, home / "s", handlers=handlers)
+        ready.set()
+        await asyncio.to_thread(done.wait)
+        await server.close()
+        await notary.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(keep(),))
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+async def _half(_: object) -> dict[str, str]:
+    return {"unit": "ab" * 32}
+
+
+@pytest.mark.parametrize("handlers", [{}, {"lend": _half}])
+def test_a_notary_of_before_is_told_to_be_updated_first(
+    handlers, settings, tmp_path, capsys
+) -> None:
+    linked = settings.model_copy(update={"notary": f"unix:{tmp_path}/s"})
+    with notary_that_offers(handlers, tmp_path), pytest.raises(SystemExit) as ended:
+        preflight.check(linked)
+    assert ended.value.code == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        f"weighbridge: not started: the notary at unix:{tmp_path}/s does not lend what this "
+        "version needs; update the notary, then its gateways"
+    )
+
+
+def test_a_notary_that_is_not_there_is_named_in_a_sentence(
+    settings, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr("services.remote_ledger._START_S", 0.0)
+    linked = settings.model_copy(update={"notary": f"unix:{tmp_path}/s", "notary_wait_ms": 100})
+    with pytest.raises(SystemExit) as ended:
+        preflight.check(linked)
+    assert ended.value.code == 1
+    assert f"not started: could not go on: no answer from the notary at unix:{tmp_path}/s" in (
+        capsys.readouterr().err
+    )
