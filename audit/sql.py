@@ -59,7 +59,7 @@ class Tables:
 
     Attributes:
         leaves: how many are signed.
-        copied: how many of those, the first ones, come from the Parquet files.
+        copied: which of those come from the Parquet files.
 
     Raises:
         NotFound: the log was never signed.
@@ -69,7 +69,7 @@ class Tables:
 
     def __init__(self, reader: LogReader, destination: Destination | None = None) -> None:
         origin, self.leaves = signed_size(reader)
-        self.copied = 0
+        self.copied = range(0)
         manifest = destination.manifest() if destination is not None else None
         if manifest is not None and destination is not None:
             check_same_log(manifest, origin, reader, destination)
@@ -78,7 +78,7 @@ class Tables:
                     f"could not use {destination.name}: {part} is missing or not as it was "
                     "written; see `weighbridge audit parquet --check`, or export to an empty folder"
                 )
-            self.copied = manifest.end
+            self.copied = range(manifest.first, manifest.end)
         begin = max(manifest.end if manifest else 0, reader.first())
         tails = _tails(reader, begin, self.leaves)
         self._db = duckdb.connect(":memory:", config=_CONFIG)

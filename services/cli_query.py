@@ -114,7 +114,8 @@ def query(
     with engine.Tables(reader, destination) as tables:
         found = tables.ask(sql)
         if tables.copied and destination is not None:
-            said = f"note: the first {tables.copied} leaves come from {destination.name}, a copy"
+            first, last = tables.copied[0], tables.copied[-1]
+            said = f"note: leaves {first} to {last} come from {destination.name}, a copy"
             typer.echo(f"{said}; `audit parquet --check` compares it with the log", err=True)
         if as_csv or as_json:
             for_programs()

@@ -122,6 +122,7 @@ async def test_parquet_files_outlast_the_leaves_until_they_are_dropped(tmp_path,
         count = "select count(*), min(leaf) from decision"
         with Tables(reader, kept) as tables:
             assert list(tables.ask(count).rows) == [(800, 0)]
+            assert tables.copied == range(reader.size())
         with Tables(reader) as tables:
             assert list(tables.ask(count).rows) == [(544, 256)]
         assert export(reader, late, all_signed=True).first == 256
@@ -131,6 +132,7 @@ async def test_parquet_files_outlast_the_leaves_until_they_are_dropped(tmp_path,
         assert check(reader, kept) == []
         with Tables(reader, kept) as tables:
             assert list(tables.ask(count).rows) == [(800 - dropped, dropped)]
+            assert tables.copied == range(dropped, reader.size())
         assert drop_pruned(reader, kept) == 0
 
 

@@ -80,4 +80,7 @@ def test_prune_says_what_would_go_and_does_it(stopped: servers.Server) -> None:
     dropped = stopped.cli("audit", "parquet", "--drop-pruned")
     assert (dropped.returncode, "pruned leaves from" in dropped.stdout) == (0, True), dropped.stderr
     assert stopped.cli("audit", "parquet", "--check").returncode == 0
+    asked = stopped.cli("audit", "query", "select min(leaf) as first from decision", "--json")
+    first = orjson.loads(asked.stdout)["first"]
+    assert f"leaves {first} to " in asked.stderr, asked.stderr
     assert stopped.cli("audit", "fsck").returncode == 0
