@@ -60,6 +60,7 @@ class Tables:
     Attributes:
         leaves: how many are signed.
         copied: which of those come from the Parquet files.
+        pruned: how many are in neither any more.
 
     Raises:
         NotFound: the log was never signed.
@@ -79,7 +80,8 @@ class Tables:
                     "written; see `weighbridge audit parquet --check`, or export to an empty folder"
                 )
             self.copied = range(manifest.first, manifest.end)
-        begin = max(manifest.end if manifest else 0, reader.first())
+        begin = max(self.copied.stop, reader.first())
+        self.pruned = self.copied.start + begin - self.copied.stop
         tails = _tails(reader, begin, self.leaves)
         self._db = duckdb.connect(":memory:", config=_CONFIG)
         for type_ in types():

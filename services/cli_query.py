@@ -20,6 +20,8 @@ import orjson
 import typer
 from rich.console import Console
 
+from audit.findings import amount
+
 from .accessed import Actor, LogFolder, Reason, check_outside, open_reader, record_access
 from .cli_edge import for_programs
 from .cli_table import print_rows
@@ -117,6 +119,8 @@ def query(
             first, last = tables.copied[0], tables.copied[-1]
             said = f"note: leaves {first} to {last} come from {destination.name}, a copy"
             typer.echo(f"{said}; `audit parquet --check` compares it with the log", err=True)
+        if tables.pruned:
+            typer.echo(f"note: {amount(tables.pruned, 'leaves')} pruned, in no table", err=True)
         if as_csv or as_json:
             for_programs()
         if as_csv:

@@ -83,4 +83,5 @@ def test_prune_says_what_would_go_and_does_it(stopped: servers.Server) -> None:
     asked = stopped.cli("audit", "query", "select min(leaf) as first from decision", "--json")
     first = orjson.loads(asked.stdout)["first"]
     assert f"leaves {first} to " in asked.stderr, asked.stderr
+    assert "leaves pruned, in no table" in asked.stderr
     assert stopped.cli("audit", "fsck").returncode == 0
