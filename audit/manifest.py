@@ -77,6 +77,11 @@ class Manifest:
         """Where they end: all of [first, end) are there."""
         return self.steps[-1].end if self.steps else self.first
 
+    @property
+    def leaves(self) -> range:
+        """Which they are."""
+        return range(self.first, self.end)
+
     def parts(self, type_: str) -> list[str]:
         """The paths of a type's parts, in log order."""
         return [part.path for step in self.steps for part in step.parts if part.type == type_]

@@ -79,13 +79,13 @@ class Tables:
                     f"could not use {destination.name}: {part} is missing or not as it was "
                     "written; see `weighbridge audit parquet --check`, or export to an empty folder"
                 )
-            self.copied = range(manifest.first, manifest.end)
-        begin = max(self.copied.stop, reader.first())
-        self.pruned = self.copied.start + begin - self.copied.stop
-        tails = _tails(reader, begin, self.leaves)
+            self.copied = manifest.leaves
+        first = reader.first()
+        self.pruned = min(self.copied.start, first) + max(first - self.copied.stop, 0)
+        rest = _rest(reader, self.copied, self.leaves)
         self._db = duckdb.connect(":memory:", config=_CONFIG)
         for type_ in types():
-            parts: list[ds.Dataset] = [ds.dataset(tails[type_])]
+            parts: list[ds.Dataset] = [ds.dataset(rest[type_])]
             if manifest is not None and destination is not None:
                 parts.insert(0, _files(manifest, destination, type_))
             self._db.register(type_, ds.dataset(parts))
@@ -170,11 +170,13 @@ def _refused(error: Exception) -> QueryInvalid:
     return QueryInvalid(f"could not answer the query: {said}")
 
 
-def _tails(reader: LogReader, start: int, end: int) -> dict[str, pa.Table]:
-    """What no Parquet file has yet, by type."""
-    gathered = Gathering()
-    for leaf, entry in reader.raw(start, end):
-        gathered.add(row_of(leaf, entry))
+def _rest(reader: LogReader, copied: range, end: int) -> dict[str, pa.Table]:
+    """What the log holds and no Parquet file does, by type."""
+    gathered, first = Gathering(), reader.first()
+    # Files may begin later than the log: their first ones were dropped, and a copy has the leaves.
+    for start, stop in ((first, copied.start), (max(first, copied.stop), end)):
+        for leaf, entry in reader.raw(start, stop):
+            gathered.add(row_of(leaf, entry))
     tables = {type_: [schema(type_).empty_table()] for type_ in types()}
     for (type_, _), rows in gathered.finish().items():
         tables[type_].append(rows)

@@ -78,15 +78,14 @@ def parquet(
         if problems:
             console.print("export to an empty folder with `audit parquet --to`, and use that one")
         else:
-            end = destination.manifest().end
-            console.print(f"all {end} leaves are in {destination.name}", soft_wrap=True)
+            held = _words(destination.manifest().leaves)
+            console.print(f"{held} are in {destination.name}, as in the log", soft_wrap=True)
         raise typer.Exit(1 if problems else 0)
     before = destination.manifest()
     manifest = columnar.export(reader, destination, all_signed=every)
-    new = manifest.end - (before.end if before else 0)
-    console.print(
-        f"wrote {new} leaves; {destination.name} now holds {manifest.end}", soft_wrap=True
-    )
+    new = len(manifest.leaves) - (len(before.leaves) if before else 0)
+    held = _words(manifest.leaves)
+    console.print(f"wrote {new} leaves; {destination.name} now holds {held}", soft_wrap=True)
     if not every and manifest.end < reader.size():
         console.print("the rest is in the segment that is being written; --all writes it, too")
 
@@ -116,8 +115,7 @@ def query(
     with engine.Tables(reader, destination) as tables:
         found = tables.ask(sql)
         if tables.copied and destination is not None:
-            first, last = tables.copied[0], tables.copied[-1]
-            said = f"note: leaves {first} to {last} come from {destination.name}, a copy"
+            said = f"note: {_words(tables.copied)} come from {destination.name}, a copy"
             typer.echo(f"{said}; `audit parquet --check` compares it with the log", err=True)
         if tables.pruned:
             typer.echo(f"note: {amount(tables.pruned, 'leaves')} pruned, in no table", err=True)
@@ -131,6 +129,12 @@ def query(
             _print_json(found.columns, found.rows)
         else:
             _print_rows(found.columns, found.rows)
+
+
+def _words(leaves: range) -> str:
+    if not leaves:
+        return "no leaves"
+    return f"the leaves {leaves[0]} to {leaves[-1]}"
 
 
 def _print_rows(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:

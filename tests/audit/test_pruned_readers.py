@@ -1,6 +1,7 @@
 """What reads a pruned log: packs, Parquet files, questions, reports, the notary's socket."""
 
 import asyncio
+import shutil
 
 import pytest
 
@@ -135,6 +136,22 @@ async def test_parquet_files_outlast_the_leaves_until_they_are_dropped(tmp_path,
             assert list(tables.ask(count).rows) == [(800 - dropped, dropped)]
             assert (tables.copied, tables.pruned) == (range(dropped, reader.size()), dropped)
         assert drop_pruned(reader, kept) == 0
+
+
+async def test_leaves_that_files_lost_and_a_copy_holds_are_read_from_the_copy(
+    tmp_path, ring
+) -> None:
+    async with living(tmp_path, ring, "0s..") as log:
+        await spread(log)
+        reader, kept = LogReader(log.directory), Destination(str(tmp_path / "kept"))
+        end = export(reader, kept).end
+        copy = LogReader(shutil.copytree(log.directory, tmp_path / "copy"))
+        await log.prune()
+        dropped = drop_pruned(reader, kept)
+        with Tables(copy, kept) as tables:
+            count = "select count(*), min(leaf), max(leaf) from decision"
+            assert list(tables.ask(count).rows) == [(800, 0, 799)]
+            assert tables.copied == range(dropped, end)
 
 
 async def test_an_export_that_missed_leaves_begins_elsewhere(tmp_path, ring) -> None:
