@@ -1,6 +1,7 @@
 """Moments as people write them, in Unix microseconds.
 
-Rule: a moment that names no zone is UTC.
+Rule: a moment that names no zone is UTC; one beyond all that records can name, from the year 1684
+to 2255, is the nearest of those: what is asked of records is the same.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 __all__ = ["moment_text", "moment_us"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LARGEST = (1 << 53) - 1  # of canonical JSON
 
 
 def moment_us(text: str, *, default: int) -> int:
@@ -27,7 +29,7 @@ def moment_us(text: str, *, default: int) -> int:
             f"could not read the moment '{text}': write 2026-11-21 or 2026-11-21T14:30:00"
         ) from exc
     zoned = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return round(zoned.timestamp() * 1_000_000)
+    return max(-_LARGEST, min((zoned - _EPOCH) // timedelta(microseconds=1), _LARGEST))
 
 
 def moment_text(time_us: int) -> str:
