@@ -142,13 +142,18 @@ class Replayer:
         return self._models[event.digest]
 
     def _open(self, event: Decision) -> tuple[Manifest, Model] | None:
-        registry = self._fleet.registry
+        registry, damaged = self._fleet.registry, None
         for version in registry.versions(event.model):
-            if registry.manifest(event.model, version).digest == event.digest:
-                artefact = registry.open(event.model, version)
-                model = self._fleet.open_model(artefact)
-                model.warm_up()
-                return artefact.manifest, model
+            try:
+                if registry.manifest(event.model, version).digest == event.digest:
+                    artefact = registry.open(event.model, version)
+                    model = self._fleet.open_model(artefact)
+                    model.warm_up()
+                    return artefact.manifest, model
+            except RunnerError as exc:  # perhaps not this one, or another holds the same
+                damaged = damaged or exc
+        if damaged is not None:
+            raise damaged
         return None
 
 

@@ -10,7 +10,7 @@ from audit.notary import Notary
 from audit.reader import LogReader
 from audit.sealfiles import roots_path
 from audit.seals import Seals
-from runners.errors import ModelFailed
+from runners.errors import ArtefactCorrupt, ModelFailed
 from services.replaying import Replayed, Replayer
 from tests.audit.worlds import decision
 
@@ -80,6 +80,32 @@ def test_an_artefact_that_does_not_open_is_the_fate_of_its_decisions(kept, monke
     monkeypatch.setattr(replayer, "_committed", lambda *_: True)
     told = replayer.replay(events[0])
     assert (told.outcome, told.detail) == ("failed", "the artefact does not open: ModelFailed")
+
+
+@pytest.mark.parametrize("damaged", ["manifest", "files"])
+def test_a_damaged_version_is_not_the_fate_of_what_another_one_holds(kept, monkeypatch, damaged):
+    reader, keyring, events = kept
+
+    def manifest(_, version):
+        if (version, damaged) == ("1", "manifest"):
+            raise ArtefactCorrupt("secret")
+        return SimpleNamespace(digest=events[0].digest, backend="remote")
+
+    def opened(name, version):
+        if version == "1":
+            raise ArtefactCorrupt("secret")
+        return SimpleNamespace(manifest=manifest(name, version))
+
+    registry = SimpleNamespace(versions=lambda _: ("1", "2"), manifest=manifest, open=opened)
+    model = SimpleNamespace(warm_up=lambda: None)
+    fleet = SimpleNamespace(registry=registry, open_model=lambda _: model)
+    replayer = Replayer(reader, keyring, fleet)
+    monkeypatch.setattr(replayer, "_committed", lambda *_: True)
+    assert replayer.replay(events[0]).outcome == "not reproducible"  # so it was found
+    registry.versions = lambda _: ("1",)
+    told = Replayer(reader, keyring, fleet)
+    monkeypatch.setattr(told, "_committed", lambda *_: True)
+    assert told.replay(events[0]).outcome == "failed"
 
 
 @pytest.mark.parametrize(
