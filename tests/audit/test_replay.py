@@ -52,6 +52,23 @@ def test_negative_zero_is_another_bit_and_no_distance() -> None:
     assert compare(kept, again, tolerance=0.0).verdict == "within tolerance"
 
 
+@pytest.mark.parametrize(
+    ("kept", "again", "largest", "why"),
+    [
+        (np.array([0.0, 1.0]), np.array([-0.0, 1.0]), 0.0, "1 of 2 values differ, by at most 0"),
+        (np.array([0.0, 1.0]), np.array([-0.0, 3.0]), 2.0, "2 of 2 values differ, by at most 2"),
+        (np.array([1 << 60]), np.array([(1 << 60) + 1]), 1.0, "1 of 1 values differ, by at most 1"),
+        (np.array([1 << 60, 1]), np.array([(1 << 60) + 1, 3]), 2.0, "2 of 2 values differ"),
+        (np.array([False, True]), np.array([True, True]), 1.0, "1 of 2 values differ"),
+        (np.array([0, 9], np.uint64), np.array([2**64 - 1, 9], np.uint64), 2.0**64, "1 of 2"),
+    ],
+)
+def test_what_differs_is_counted_and_measured_exactly(kept, again, largest, why) -> None:
+    found = compare({"x": kept}, {"x": again})
+    assert (found.verdict, found.largest) == ("differs", largest)
+    assert found.why.startswith(why)
+
+
 def test_another_text_differs() -> None:
     kept = {"t": np.array([b"a"], dtype=object)}
     assert compare(kept, {"t": np.array([b"b"], dtype=object)}, tolerance=1).verdict == "differs"
