@@ -82,7 +82,11 @@ def main(*args: Any, **options: Any) -> None:
             sys.stdout.flush()  # here, where a full disk can still be said
     except BrokenPipeError as exc:
         drop_output()
-        raise SystemExit(1) from exc
+        raise SystemExit(2) from exc
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # click's 1 would be a verdict
+            ended.code = 2
+        raise
     except Exception as exc:
         if not isinstance(exc, _refusals()):
             raise

@@ -218,23 +218,6 @@ def test_a_record_that_was_not_printed_raw_is_told_from_a_changed_one(home, tmp_
     raw.write_text(raw.read_text().replace('"seq":2', '"seq":3'))
     changed = audit(home, "check", str(proof), str(raw), "--key", key)
     assert (changed.returncode, "show --raw" in changed.stderr) == (1, False)
-    for words in ([str(proof), "gone", "--key", key], [str(proof), str(raw), "--key", key[:-2]]):
-        assert audit(home, "check", *words).returncode == 2  # nothing was checked
-
-
-def test_what_does_not_hold_is_told_from_what_could_not_be_checked(home):
-    key = audit(home, "key").stdout.strip()
-    assert audit(home, "verify", "--key", key).returncode == 0
-    refused = audit(home, "verify", "--key", f"{key}x")
-    assert (refused.returncode, "as `audit key` prints it" in refused.stderr) == (2, True)
-    assert audit(home, "verify", "--log", str(home.home / "gone")).returncode == 2
-    assert audit(home, "verify", "--no-such-option").returncode == 2
-    segment = next((home.log_dir / "wal").iterdir())
-    data = segment.read_bytes()
-    place = data.index(b'"type":"decision"') + 9
-    segment.write_bytes(data[:place] + b"D" + data[place + 1 :])
-    assert audit(home, "verify", "--key", key).returncode == 1
-    assert audit(home, "show", decision(2).id, "--log", str(home.log_dir)).returncode == 1
 
 
 async def test_what_became_of_a_decision_is_said_in_its_line(home):

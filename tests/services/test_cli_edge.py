@@ -42,7 +42,7 @@ def test_a_full_disk_is_said_and_a_closed_pipe_is_not(home, form):
     os.close(reads)
     status, said = command(home, words, output=writes)
     os.close(writes)
-    assert (status, said) == (1, "")
+    assert (status, said) == (2, "")
 
 
 def test_an_output_that_is_closed_is_not_written_to(home):
