@@ -22,6 +22,7 @@ from .idruns import FOLDER, lost_ids, not_whole
 from .index import VERSION
 from .reader import LogReader
 from .snapshot import SNAPSHOTS, misformed
+from .sqlitefiles import schema_read
 
 __all__ = ["derived_seen", "parquet_seen"]
 
@@ -103,7 +104,7 @@ def _index_seen(directory: Path) -> Iterator[Seen]:
     todo = "nothing: whoever asks next makes it anew; --repair does it now"
     try:
         uri = f"{path.absolute().as_uri()}?mode=ro"  # which has a `?` in a folder's name quoted
-        with closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
+        with schema_read(), closing(sqlite3.connect(uri, uri=True, timeout=5)) as db:
             checked = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             version = db.execute("PRAGMA user_version").fetchone()[0]
             tip = db.execute("SELECT leaf FROM tip").fetchone() if version == VERSION else None

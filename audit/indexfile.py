@@ -16,6 +16,7 @@ import orjson
 from .errors import LogUnavailable
 from .merkle import leaf_hash
 from .reader import LogReader
+from .sqlitefiles import schema_read
 
 __all__ = ["VERSION", "IndexFile", "arm_of", "time_of"]
 
@@ -194,11 +195,9 @@ class IndexFile:
             if _code(error) in _BUSY:
                 raise LogUnavailable(f"could not open the index {self._path}: {error}") from error
             if _code(error) not in _UNWRITABLE:
-                self._remove()
-                with suppress(sqlite3.DatabaseError):
+                with suppress(sqlite3.DatabaseError, OSError):  # what cannot be removed stays
+                    self._remove()
                     return _connect(self._path)
-        except OSError:
-            pass  # nothing can be removed there either
         return _connect(Path(":memory:"))
 
     def _replace(self, error: sqlite3.DatabaseError) -> None:
@@ -229,10 +228,11 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         # WAL: readers and the one who catches up do not wait for one another, and a power cut
         # loses whole transactions only.
-        db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;")
-        if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-            db.executescript(_SCHEMA)
-        db.execute("SELECT leaf, hash FROM tip").fetchone()
+        with schema_read():
+            db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;")
+            if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+                db.executescript(_SCHEMA)
+            db.execute("SELECT leaf, hash FROM tip").fetchone()
     except sqlite3.DatabaseError:
         db.close()
         raise

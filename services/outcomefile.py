@@ -28,6 +28,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from audit.sqlitefiles import schema_read
+
 from .facts import Fact
 
 __all__ = [
@@ -136,7 +138,9 @@ class OutcomeFile:
             path or ":memory:", timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
-            self._db.executescript(_OPENING)
+            with schema_read():
+                self._db.executescript(_OPENING)
+                self._db.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
         except sqlite3.DatabaseError:
             self.close()
             raise

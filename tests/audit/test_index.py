@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audit.errors import LogUnavailable
+from audit.fsck_derived import _index_seen
 from audit.index import Criteria, Index, read_leaves
 from audit.reader import LogReader
 from audit.record import encode
@@ -155,6 +156,22 @@ def test_a_damaged_or_cut_index_is_made_again(log, at):
     assert leaves(log) == list(range(40))
     path.write_bytes(whole[:at])
     assert leaves(log) == list(range(40))
+
+
+def test_an_index_whose_schema_is_no_text_any_more_is_made_again(log):
+    assert leaves(log) == list(range(40))
+    path = log / "index.sqlite"
+    path.write_bytes(path.read_bytes().replace(b"unit_ref IS", b"unit\x94ref IS"))
+    assert [one.what for one in _index_seen(log)] == ["damaged: malformed database schema"]
+    assert leaves(log) == list(range(40))
+    assert [one.level for one in _index_seen(log)] == ["fine"]
+
+
+def test_an_index_that_can_neither_be_used_nor_removed_is_left_and_another_is_in_memory(log):
+    beside = log / "index.sqlite-wal"
+    beside.mkdir()
+    assert leaves(log) == list(range(40))
+    assert beside.is_dir()
 
 
 def test_rows_that_point_elsewhere_are_noticed(log):

@@ -141,6 +141,10 @@ def holes(path):
     path.write_bytes(path.read_bytes()[:4096] + bytes(path.stat().st_size - 4096))
 
 
+def misnamed(path):
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE outcome", b"CREATE T\xffBLE outcome"))
+
+
 def emptied(path):
     path.write_bytes(b"")
 
@@ -160,6 +164,7 @@ def statement(text):
         garbage,
         torn,
         holes,
+        misnamed,
         emptied,
         statement("PRAGMA user_version = 9"),
         statement("DELETE FROM meta"),
