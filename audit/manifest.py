@@ -105,11 +105,8 @@ class Destination:
 
     @staticmethod
     def name_of(url: str) -> str:
-        """The URL without what may be secret in it."""
-        parts = urlsplit(url)
-        if not parts.scheme:
-            return url
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        """The URL without what may be secret in it, or in a link of its chain (`a::b://c`)."""
+        return "::".join(map(_without_secrets, url.split("::")))
 
     def get(self, path: str) -> bytes | None:
         """The bytes of a file; None where there is none (a pipe would be waited for)."""
@@ -196,6 +193,13 @@ class Destination:
             raise ParquetMismatch(f"could not export to {self.name}: another export runs") from exc
         finally:
             os.close(fd)
+
+
+def _without_secrets(url: str) -> str:
+    parts = urlsplit(url)
+    if not parts.scheme:
+        return url
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 _LOCAL = fsspec.get_filesystem_class("file")
