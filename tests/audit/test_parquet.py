@@ -278,7 +278,9 @@ def test_a_pipe_in_place_of_the_manifest_is_not_waited_for(log, tmp_path):
 def test_credentials_in_a_url_are_not_repeated():
     assert Destination.name_of("s3://key:secret@bucket/a?token=x") == "s3://bucket/a"
     for chain in ("simplecache::", "zip://x.zip::", "/a/b::"):
-        assert Destination.name_of(f"{chain}ftp://u:secret@host/a?token=x") == f"{chain}ftp://host/a"
+        assert (
+            Destination.name_of(f"{chain}ftp://u:secret@host/a?token=x") == f"{chain}ftp://host/a"
+        )
     with pytest.raises(ValueError, match="could not use"):
         Destination("nosuch://bucket/a")
 
