@@ -41,6 +41,7 @@ __all__ = [
     "Reason",
     "check_output",
     "check_outside",
+    "given_key",
     "open_reader",
     "record_access",
     "trusted_key",
@@ -99,11 +100,19 @@ def trusted_key(given: str | None) -> str:
             raise KeyFileError(f"{exc}; or, to verify without it, give --key") from exc
     if not given.strip():
         raise BadRequest("could not verify: --key is empty; give the key, or leave --key out")
+    return str(given_key(given))
+
+
+def given_key(text: str) -> VerifierKey:
+    """A public key that a command was given.
+
+    Raises:
+        BadRequest: it is none; that says nothing of what it was to verify.
+    """
     try:
-        VerifierKey.parse(given)
+        return VerifierKey.parse(text)
     except NoteError as exc:
-        raise BadRequest(f"{exc}; give --key as `audit key` prints it") from exc
-    return given
+        raise BadRequest(f"{exc}; give it as `weighbridge audit key` prints it") from exc
 
 
 def check_output(path: Path, *, force: bool) -> None:

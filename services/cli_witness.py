@@ -20,10 +20,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from audit.note import VerifierKey
 from audit.witness import Witness
 from audit.witness_key import load_or_create
 
+from .accessed import given_key
 from .witness_http import WitnessDoor
 
 __all__ = ["run_witness"]
@@ -59,7 +59,7 @@ def run_witness(  # noqa: PLR0917  typer reads a command's options from its para
         raise ValueError(f"{host} can be reached by others; say --allow-remote if that is meant")
     if prefix and not re.fullmatch(r"(/[\w.~-]+)+", prefix, re.ASCII):
         raise ValueError("--prefix is a path such as /w1, without a slash at its end")
-    keys = [VerifierKey.parse(key) for key in log]
+    keys = list(map(given_key, log))
     with closing(Witness(state, cosigner, keys, now_s=lambda: int(time.time()))) as witness:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with closing(socket.create_server((host, port), family=family)) as listening:

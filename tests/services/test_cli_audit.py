@@ -29,7 +29,7 @@ def test_what_cannot_be_looked_at_is_not_said_to_be_wrong(home, tmp_path, words)
     assert audit(home, *words).returncode == 0
     for more, said in (
         (["--log", str(tmp_path / "none")], "there is no log in"),
-        (["--key", "x"], "give --key as `audit key` prints it"),
+        (["--key", "x"], "as `weighbridge audit key` prints it"),
         (["--key", ""], "--key is empty"),
         (["--nonsense"], "No such option"),
     ):
