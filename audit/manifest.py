@@ -126,13 +126,12 @@ class Destination:
         for part in (part for step in manifest.steps for part in step.parts):
             if self.local is None:
                 break
-            try:
-                with (self.local / part.path).open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-            except FileNotFoundError:
+            path = self.local / part.path
+            if not path.is_file():  # a pipe would be waited for
                 return part.path
-            if digest != part.sha256:
-                return part.path
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != part.sha256:
+                    return part.path
         return None
 
     def put(self, path: str, data: bytes) -> None:

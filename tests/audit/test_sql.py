@@ -1,6 +1,7 @@
 """SQL sees every signed leaf once, and nothing else on the machine."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -75,13 +76,16 @@ def test_every_type_is_a_table_also_when_it_is_empty(log):
         ask(log, f'select * from "{name}" where leaf < 0')
 
 
-@pytest.mark.parametrize("fault", ["changed", "missing"])
+@pytest.mark.parametrize("fault", ["changed", "missing", "a pipe"])
 def test_parts_that_are_not_as_they_were_written_are_refused(log, tmp_path, fault):
     destination = Destination(str(tmp_path / "out"))
     export(LogReader(log), destination)
     part = sorted((tmp_path / "out").rglob("*.parquet"))[0]
     if fault == "missing":
         part.unlink()
+    elif fault == "a pipe":
+        part.unlink()
+        os.mkfifo(part)
     else:
         raw = bytearray(part.read_bytes())
         raw[len(raw) // 2] ^= 1
